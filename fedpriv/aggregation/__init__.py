@@ -1,0 +1,1 @@
+"""Protocols that compute the sum of the clients' integer vectors and say who learns what."""

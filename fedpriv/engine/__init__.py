@@ -1,0 +1,1 @@
+"""Plans, their resolution, the round and the executors."""

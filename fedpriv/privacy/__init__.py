@@ -1,0 +1,1 @@
+"""Sampling, clipping, mechanisms, the ledger and its accountants."""

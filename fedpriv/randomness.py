@@ -1,0 +1,91 @@
+"""Where randomness comes from: keyed streams for simulation, the operating system for secrets.
+
+Two kinds that never mix. :class:`Streams` makes a run reproducible: partition, initialisation, sampling, batches,
+dropouts and, with ``noise="seeded"``, the noise of a simulated mechanism. :func:`secret_bytes` is the only door to
+secrets: it reads the operating system's generator and nothing seeds it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from fedpriv.errors import ConfigurationError
+
+NoiseSource: TypeAlias = Literal["seeded", "os"]
+"""``"seeded"``: reproducible, its ε is of the simulated mechanism. ``"os"``: the operating system's generator."""
+
+Gaussian: TypeAlias = Callable[[int], npt.NDArray[np.float64]]
+"""``n`` → ``[n] float64`` standard normal draws."""
+
+
+@dataclass(frozen=True)
+class Streams:
+    """Independent generators, one for each (purpose, round, client), all derived from one seed.
+
+    A stream depends on nothing else: not on the order of calls, the cohort, or which worker asks. Philox is keyed with
+    a hash of (seed, purpose, round) and starts at a counter that belongs to the client alone.
+
+    Args:
+        seed: the run's seed, any non-negative integer. There is no default.
+    """
+
+    seed: int
+
+    def __post_init__(self) -> None:
+        if isinstance(self.seed, bool) or not isinstance(self.seed, int | np.integer) or self.seed < 0:
+            raise ConfigurationError(
+                "A seed is a non-negative integer.", value=self.seed, remedy="Pass seed=0, or any other."
+            )
+
+    def generator(self, purpose: str, round: int = 0, client: int = 0) -> np.random.Generator:
+        """The generator of this purpose, round and client; equal arguments give equal streams."""
+        return self.generators(purpose, round, [client])[0]
+
+    def generators(self, purpose: str, round: int, clients: Sequence[int]) -> list[np.random.Generator]:
+        """One generator for each client, in their order."""
+        material = f"fedpriv/stream/v1|{int(self.seed)}|{purpose}|{round}".encode()
+        key = np.frombuffer(hashlib.sha256(material).digest()[:16], dtype="<u8")
+        # The client sits in the counter's top word: streams are 2^192 blocks apart and cannot meet.
+        return [np.random.Generator(np.random.Philox(key=key, counter=[0, 0, 0, int(client)])) for client in clients]
+
+    def integer(self, purpose: str, round: int = 0, client: int = 0) -> int:
+        """A 63-bit integer, to seed a generator that is not numpy's (torch's)."""
+        return int(self.generator(purpose, round, client).integers(0, 2**63))
+
+
+def secret_bytes(length: int) -> bytes:
+    """``length`` bytes from the operating system's generator."""
+    return os.urandom(length)
+
+
+def os_gaussian(size: int) -> npt.NDArray[np.float64]:
+    """``[size] float64`` standard normal draws from the operating system's generator (Box and Muller 1958).
+
+    Does not hide: the low-order bits of floating-point noise (Mironov 2012). Callers round the noise to the codec's
+    grid before they add it.
+    """
+    pairs = -(-size // 2)
+    words = np.frombuffer(secret_bytes(16 * pairs), dtype="<u8").reshape(2, pairs)
+    uniform = ((words >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53  # in (0, 1), never 0
+    radius = np.sqrt(-2.0 * np.log(uniform[0]))
+    angle = 2.0 * math.pi * uniform[1]
+    return np.concatenate([radius * np.cos(angle), radius * np.sin(angle)])[:size]
+
+
+def gaussian(source: NoiseSource, streams: Streams, purpose: str, round: int, client: int = 0) -> Gaussian:
+    """The standard normal draws of a noise source, for one purpose and round."""
+    if source == "os":
+        return os_gaussian
+    if source == "seeded":
+        return streams.generator(purpose, round, client).standard_normal
+    raise ConfigurationError(
+        'noise is "seeded" or "os".', value=source, remedy='Use noise="seeded" for studies, noise="os" for a claim.'
+    )
