@@ -1,0 +1,78 @@
+"""What the ledger records of one release: what happened, not what it costs."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from fedpriv.errors import ConfigurationError
+from fedpriv.privacy.mechanism import Adjacency, Trust
+from fedpriv.privacy.sampling import SamplingRecord
+from fedpriv.randomness import NoiseSource
+
+Unit: TypeAlias = Literal["client", "record"]
+"""Whose contribution is hidden: all data of a client, or one example of a client."""
+
+GAUSSIAN = "gaussian"
+NON_PRIVATE = "non-private"
+POPULATION = "population"
+"""The scope of an event in which any client may have taken part."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LedgerEvent:
+    """One release of one mechanism (or ``count`` equal ones), as it happened.
+
+    Args:
+        round: the round, from 0.
+        step: the step inside the round (local steps of DP-SGD); 0 for one release a round.
+        mechanism: ``"gaussian"``, ``"non-private"``; an open string, refused by an accountant that does not know it.
+        unit: what a neighbouring federation differs in.
+        scope: ``"population"``, or the party whose records the event touches (``client/17``).
+        adjacency: which federations are neighbours.
+        sampling: how the cohort was drawn; None where no accountant models it.
+        clip_norm: L2 bound of one unit's contribution; None where there is none.
+        planned_noise_multiplier: σ / clip_norm that the plan promised; 0 for none.
+        noise_multiplier: σ / clip_norm that was achieved; every ε is computed from this one.
+        planned_contributors: the fewest honest contributors the plan relied on.
+        contributors: how many contributed.
+        cohort: indices of the clients that took part, sorted. Not only those who survived: a client whose vector was
+            dropped is charged as if it were in the sum, which bounds it from above.
+        trust: where the noise was added.
+        noise_source: ``"os"``: a claim; ``"seeded"``: of the mechanism, simulated.
+        count: how many equal releases this event stands for.
+
+    Raises:
+        ConfigurationError: a negative or non-finite number where none can be.
+    """
+
+    round: int
+    mechanism: str
+    unit: Unit
+    adjacency: Adjacency
+    sampling: SamplingRecord | None
+    clip_norm: float | None
+    planned_noise_multiplier: float
+    noise_multiplier: float
+    planned_contributors: int
+    contributors: int
+    cohort: tuple[int, ...]
+    trust: Trust
+    noise_source: NoiseSource
+    step: int = 0
+    scope: str = POPULATION
+    count: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("planned_noise_multiplier", "noise_multiplier"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value >= 0):
+                raise ConfigurationError(f"{name} is finite and ≥ 0.", value=value, remedy="Give σ / clip_norm.")
+        if self.mechanism == GAUSSIAN and self.noise_multiplier == 0:
+            raise ConfigurationError(
+                "A Gaussian release has noise.", value=0.0, remedy=f'Record it with mechanism "{NON_PRIVATE}".'
+            )
+        for name, least in (("round", 0), ("step", 0), ("planned_contributors", 0), ("contributors", 0), ("count", 1)):
+            if getattr(self, name) < least:
+                raise ConfigurationError(f"{name} is ≥ {least}.", value=getattr(self, name), remedy="Count it again.")

@@ -1,0 +1,194 @@
+"""Which clients take part in a round, and what an accountant may make of it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal, Protocol, TypeAlias
+
+import numpy as np
+
+from fedpriv.errors import ConfigurationError, PlanError
+
+SamplingKind: TypeAlias = Literal["none", "poisson", "fixed-size"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingRecord:
+    """What the ledger keeps of how a cohort was drawn.
+
+    Args:
+        kind: ``"none"`` (everybody takes part), ``"poisson"`` (independent coins), ``"fixed-size"`` (without
+            replacement).
+        rate: the probability that a given client is drawn, in (0, 1].
+        population: clients to draw from.
+        size: of a fixed-size cohort; else None.
+        max_cohort: the size to which a larger Poisson cohort is cut; None: never cut.
+    """
+
+    kind: SamplingKind
+    rate: float
+    population: int
+    size: int | None = None
+    max_cohort: int | None = None
+
+
+class Sampling(Protocol):
+    """A frozen description of how each round's cohort is drawn, from randomness that no client's data influence."""
+
+    def cohort(self, rng: np.random.Generator, population: int) -> tuple[int, ...]:
+        """The sorted indices of one round's clients."""
+        ...
+
+    def expected(self, population: int) -> float:
+        """The expected cohort size: the public constant by which a private sum is divided."""
+        ...
+
+    def least(self, population: int) -> int:
+        """The smallest cohort that can be drawn."""
+        ...
+
+    def largest(self, population: int) -> int:
+        """The largest cohort that can be drawn."""
+        ...
+
+    def accounting(self, population: int) -> SamplingRecord | None:
+        """What the ledger records; None where no accountant models this sampling (refused under DP)."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class FullParticipation:
+    """Every client takes part in every round."""
+
+    def cohort(self, rng: np.random.Generator, population: int) -> tuple[int, ...]:
+        return tuple(range(_checked(population)))
+
+    def expected(self, population: int) -> float:
+        return float(_checked(population))
+
+    def least(self, population: int) -> int:
+        return _checked(population)
+
+    def largest(self, population: int) -> int:
+        return _checked(population)
+
+    def accounting(self, population: int) -> SamplingRecord:
+        return SamplingRecord(kind="none", rate=1.0, population=_checked(population))
+
+
+@dataclass(frozen=True)
+class PoissonSampling:
+    """Each client tosses its own coin: the sampling for which amplification theorems are tight.
+
+    Args:
+        rate: the probability of taking part, in (0, 1].
+        max_cohort: a larger cohort is cut to a uniform subset of this size, for protocols that need a bound; the
+            accountant charges for the cut.
+
+    Raises:
+        ConfigurationError: a rate outside (0, 1], or max_cohort < 1.
+
+    Guarantees: cohorts of different rounds, and clients of one round, are independent (up to the cut).
+    Assumes: an observer against whom amplification is claimed does not learn the cohort.
+    Does not hide: the cohort, by itself. Who sees it is the aggregator's to say.
+    Reference: Abadi et al. 2016, section 3; Mironov, Talwar and Zhang 2019.
+    """
+
+    rate: float
+    max_cohort: int | None = None
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.rate <= 1.0:
+            raise ConfigurationError(
+                "A sampling rate is in (0, 1].", value=self.rate, remedy="Give the probability, e.g. 0.1."
+            )
+        if self.max_cohort is not None and not _is_count(self.max_cohort):
+            raise ConfigurationError(
+                "max_cohort is an integer ≥ 1, or None.", value=self.max_cohort, remedy="Give about twice the mean."
+            )
+
+    def cohort(self, rng: np.random.Generator, population: int) -> tuple[int, ...]:
+        drawn = np.flatnonzero(rng.random(_checked(population)) < self.rate)
+        if self.max_cohort is not None and drawn.size > self.max_cohort:
+            drawn = np.sort(rng.choice(drawn, size=self.max_cohort, replace=False))
+        return tuple(drawn.tolist())
+
+    def expected(self, population: int) -> float:
+        """``E[min(Bin(population, rate), max_cohort)]``, exact."""
+        mean = _checked(population) * self.rate
+        if self.max_cohort is None or self.max_cohort >= population or self.rate == 1.0:
+            return float(min(mean, self.largest(population)))
+        log_p, log_q = math.log(self.rate), math.log1p(-self.rate)
+        room = 0.0  # E[max_cohort - min(Bin, max_cohort)]
+        for k in range(self.max_cohort):
+            ways = math.lgamma(population + 1) - math.lgamma(k + 1) - math.lgamma(population - k + 1)
+            room += (self.max_cohort - k) * math.exp(ways + k * log_p + (population - k) * log_q)
+        return self.max_cohort - room
+
+    def least(self, population: int) -> int:
+        return self.largest(population) if self.rate == 1.0 else 0
+
+    def largest(self, population: int) -> int:
+        return min(_checked(population), self.max_cohort or population)
+
+    def accounting(self, population: int) -> SamplingRecord:
+        return SamplingRecord(
+            kind="poisson", rate=self.rate, population=_checked(population), max_cohort=self.max_cohort
+        )
+
+
+@dataclass(frozen=True)
+class FixedSizeSampling:
+    """A uniform subset of ``size`` clients, without replacement, drawn afresh each round.
+
+    Args:
+        size: clients per round, ≥ 1.
+
+    Raises:
+        ConfigurationError: size < 1.
+        PlanError: asked for a cohort from a smaller population.
+    """
+
+    size: int
+
+    def __post_init__(self) -> None:
+        if not _is_count(self.size):
+            raise ConfigurationError("A cohort has at least one client.", value=self.size, remedy="Give size ≥ 1.")
+
+    def cohort(self, rng: np.random.Generator, population: int) -> tuple[int, ...]:
+        return tuple(np.sort(rng.choice(population, size=self._within(population), replace=False)).tolist())
+
+    def expected(self, population: int) -> float:
+        return float(self._within(population))
+
+    def least(self, population: int) -> int:
+        return self._within(population)
+
+    def largest(self, population: int) -> int:
+        return self._within(population)
+
+    def accounting(self, population: int) -> SamplingRecord:
+        size = self._within(population)
+        return SamplingRecord(kind="fixed-size", rate=size / population, population=population, size=size)
+
+    def _within(self, population: int) -> int:
+        if self.size > _checked(population):
+            raise PlanError(
+                "A fixed-size cohort is not larger than the population.",
+                value=f"size {self.size} of {population} clients",
+                remedy="Lower size, or use FullParticipation().",
+            )
+        return self.size
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool) and value >= 1
+
+
+def _checked(population: int) -> int:
+    if not _is_count(population):
+        raise ConfigurationError(
+            "A population has at least one client.", value=population, remedy="Give the federation's client count."
+        )
+    return int(population)
