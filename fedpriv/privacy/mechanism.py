@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fedpriv.encoding import FixedPoint, Integers, Reals
-from fedpriv.randomness import Gaussian
+from fedpriv.randomness import Gaussian, NoiseSource
 from fedpriv.threat import ThreatModel
 
 if TYPE_CHECKING:
@@ -72,6 +72,8 @@ class Encoded:
 
     values: Integers
     """``[n, spec.length] int64``."""
+    residual: Reals
+    """``[spec.length]``: decoded minus exact (after clipping, before noise), summed over the chunk. Simulator only."""
     clipped_norms: int
     """How many updates were scaled down to the clip norm."""
     clipped_coordinates: int
@@ -84,6 +86,7 @@ class Outcome:
 
     cohort: tuple[int, ...]
     contributors: tuple[int, ...]
+    noise: NoiseSource
 
 
 @dataclass(frozen=True, kw_only=True)
