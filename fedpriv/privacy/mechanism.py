@@ -15,14 +15,15 @@ from fedpriv.threat import ThreatModel
 
 if TYPE_CHECKING:
     from fedpriv.privacy.ledger import LedgerEvent
-    from fedpriv.privacy.sampling import Sampling
+    from fedpriv.privacy.sampling import Sampling, SamplingRecord
 
 Adjacency: TypeAlias = Literal["zero-out", "add-remove", "replace-one"]
 """Which federations are neighbours: one client's contribution becomes zero (membership stays visible), one client joins
 or leaves, one client's data are exchanged for any other."""
 
 Trust: TypeAlias = Literal["none", "central", "distributed", "local"]
-"""Where noise is added: nowhere, to the sum by its releaser, as shares by the clients before the sum, to each update."""
+"""Where noise is added: nowhere, to the sum by its releaser, as shares by the clients before the sum, to each
+update."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +60,11 @@ class RoundSpec:
     """σ / clip_norm of the noise on the sum; 0: none."""
     divisor: float | None
     """The public constant that turns the sum into a mean; None: the summed weight."""
+    sampling: SamplingRecord | None
+    """How the cohort is drawn, for the ledger; None where no accountant models it."""
+    adjacency: Adjacency
+    planned_contributors: int
+    """The fewest honest contributors that the plan relies on."""
 
     @property
     def input_bound(self) -> int:
