@@ -33,6 +33,8 @@ class Terms:
     """The largest number of participants a round can have."""
     domain: Domain
     """Where sums live; from :meth:`Aggregator.domain`."""
+    noise_headroom: int = 0
+    """How far noise that clients add may push a coordinate beyond ``input_bound``; an input beyond both is refused."""
 
 
 @dataclass(frozen=True, kw_only=True)
