@@ -58,6 +58,10 @@ class EncodingOverflow(EncodingError):
     """A value or a possible sum of values does not fit into its integers."""
 
 
+class TrainingFailed(FedprivError, RuntimeError):
+    """A client's training raised; says which client, with the cause chained."""
+
+
 class PrivacyError(FedprivError, ValueError):
     """A privacy statement that cannot be made."""
 

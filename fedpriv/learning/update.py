@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar, overload
 
 import numpy as np
 import numpy.typing as npt
+
+from fedpriv.errors import ConfigurationError, FedprivError, NonFiniteInput, TrainingFailed
+from fedpriv.threat import Party
+from fedpriv.threat import client as client_party
 
 if TYPE_CHECKING:
     import torch
@@ -83,3 +89,184 @@ class ClientUpdate(Protocol):
 
 
 OneClient: TypeAlias = Callable[..., Update]
+"""``(model, broadcast, client, state, rng) -> Update``: one client's training, model parameters not yet loaded."""
+
+
+def train_each(
+    train_one: OneClient,
+    expected: Mapping[str, int],
+    model: torch.nn.Module,
+    broadcast: Broadcast,
+    clients: Sequence[Client],
+    states: Sequence[ClientState],
+    rngs: Sequence[np.random.Generator],
+) -> list[Update]:
+    """Train a chunk of clients one after the other: the chunk form of a one-client algorithm.
+
+    Each client has the module to itself (:func:`fedpriv.learning.vector.own_turn`), so the result does not depend on
+    how a cohort is cut into chunks.
+
+    Args:
+        train_one: one client's training.
+        expected: what :meth:`ClientUpdate.payload` says for this model.
+        model, broadcast, clients, states, rngs: as in :meth:`ClientUpdate.train`.
+
+    Raises:
+        TrainingFailed: ``train_one`` raised; it names the client, and the cause is chained.
+        FedprivError: ``train_one`` raised one; it passes with a note that names the client.
+        ConfigurationError, NonFiniteInput: see :func:`check_update`.
+    """
+    updates = []
+    for client, state, rng in zip(clients, states, rngs, strict=True):
+        party = client_party(client.index)
+        try:
+            with _turn(model, rng):
+                update = train_one(model, broadcast, client, state, rng)
+        except FedprivError as error:
+            error.add_note(f"While {party} trained.")
+            raise
+        except Exception as error:
+            raise TrainingFailed(
+                "Training on a client's data ends with an update.",
+                value=f"{party} raised {type(error).__name__}: {error}",
+                remedy="The traceback above shows where; run the client's update on that client's data alone.",
+            ) from error
+        check_update(update, expected, party)
+        updates.append(update)
+    return updates
+
+
+def _turn(model: torch.nn.Module | None, rng: np.random.Generator) -> AbstractContextManager[None]:
+    if model is None:  # a plan without a model (a mean of vectors) needs no torch
+        return nullcontext()
+    from fedpriv.learning.vector import own_turn
+
+    return own_turn(model, rng)
+
+
+def check_update(update: Update, expected: Mapping[str, int], party: Party) -> None:
+    """Refuse an update that cannot be flattened and summed.
+
+    Args:
+        update: what a client's training returned.
+        expected: entry → number of coordinates.
+        party: whose update it is; named in the errors.
+
+    Raises:
+        ConfigurationError: not an :class:`Update`; other entries, shapes or types than ``expected`` says.
+        NonFiniteInput: NaN or infinity in the payload: training diverged.
+    """
+    if not isinstance(update, Update):
+        raise ConfigurationError(
+            f"A client's training returns an Update; that of {party} did not.",
+            value=type(update).__name__,
+            remedy='Return Update(payload={"delta": trained - broadcast.parameters}).',
+        )
+    found = {name: (np.shape(vector), getattr(vector, "dtype", None)) for name, vector in update.payload.items()}
+    wrong = set(found) != set(expected) or any(
+        not isinstance(update.payload[name], np.ndarray)
+        or shape != (expected[name],)
+        or not np.issubdtype(update.payload[name].dtype, np.floating)
+        for name, (shape, _) in found.items()
+    )
+    if wrong:
+        raise ConfigurationError(
+            f"The payload of {party} holds numpy vectors of real numbers with the lengths {dict(expected)}.",
+            value={name: f"{shape} {dtype}" for name, (shape, dtype) in found.items()},
+            remedy="Make payload(parameters) and what train returns agree; turn tensors into numpy arrays.",
+        )
+    for name, vector in update.payload.items():
+        if not np.isfinite(vector).all():
+            raise NonFiniteInput(
+                "An update is finite.",
+                value=f"NaN or infinity in {name!r} of {party}",
+                remedy="Training diverged: lower the learning rate, or look for extreme values in the client's data.",
+            )
+
+
+_Lifted = TypeVar("_Lifted", bound=type)
+
+
+@overload
+def per_client(algorithm: _Lifted) -> _Lifted: ...
+@overload
+def per_client(algorithm: OneClient) -> ClientUpdate: ...
+def per_client(algorithm: Any) -> Any:
+    """Lift an algorithm for one client to the chunk form of :class:`ClientUpdate`; a decorator.
+
+    A class (a frozen dataclass, usually) gives ``train_one(self, model, broadcast, client, state, rng) -> Update`` and
+    receives ``train``; where it does not say otherwise its payload is ``{"delta": parameters}``, a client starts
+    without state, and it is not record-level. A function ``(model, broadcast, client, state, rng) -> Update`` becomes
+    such an algorithm with a single ``delta``. ``train_one`` loads ``broadcast.parameters`` itself, with
+    :func:`fedpriv.learning.load`, and draws randomness only from ``rng`` and from torch's default generator.
+
+    Raises:
+        ConfigurationError: a class without ``train_one``, or something that cannot be called.
+    """
+    if not isinstance(algorithm, type):
+        if not callable(algorithm):
+            raise ConfigurationError(
+                "per_client takes a class with train_one, or a function.",
+                value=type(algorithm).__name__,
+                remedy="Write @per_client above the class or the function.",
+            )
+        return _OneFunction(function=algorithm)
+    if not callable(getattr(algorithm, "train_one", None)):
+        raise ConfigurationError(
+            "A class under @per_client has a method train_one.",
+            value=algorithm.__qualname__,
+            remedy="Define train_one(self, model, broadcast, client, state, rng) -> Update.",
+        )
+    for name, default in _DEFAULTS.items():
+        if name == "train" or not hasattr(algorithm, name):
+            setattr(algorithm, name, default)
+    return algorithm
+
+
+def _train(
+    self: Any,
+    model: torch.nn.Module,
+    broadcast: Broadcast,
+    clients: Sequence[Client],
+    states: Sequence[ClientState],
+    rngs: Sequence[np.random.Generator],
+) -> list[Update]:
+    """Train a chunk of clients, one after the other."""
+    expected = self.payload(len(broadcast.parameters))
+    return train_each(self.train_one, expected, model, broadcast, clients, states, rngs)
+
+
+_DEFAULTS: dict[str, Any] = {
+    "train": _train,
+    "payload": lambda self, parameters: {DELTA: parameters},
+    "init": lambda self, client: None,
+    "record_level": property(lambda self: False),
+}
+
+
+@dataclass(frozen=True)
+class _OneFunction:
+    """A function of one client in the chunk form."""
+
+    function: OneClient
+    record_level: bool = field(default=False, init=False)
+
+    def payload(self, parameters: int) -> Mapping[str, int]:
+        return {DELTA: parameters}
+
+    def init(self, client: Client) -> ClientState:
+        return None
+
+    def train_one(self, *arguments: Any) -> Update:
+        return self.function(*arguments)
+
+    train = _train
+
+    def __post_init__(self) -> None:
+        # Under the decorator the function's name means this object, so it is pickled by that name, as functions are.
+        object.__setattr__(self, "__module__", self.function.__module__)
+
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        name = self.function.__qualname__
+        found = getattr(sys.modules.get(self.function.__module__), name, None)
+        return name if found is self else (_OneFunction, (self.function,))

@@ -1,0 +1,173 @@
+"""Local training by stochastic gradient descent: FedAvg's client, and FedProx's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fedpriv.errors import ConfigurationError, DataError
+from fedpriv.learning import _check
+from fedpriv.learning.update import DELTA, Broadcast, ClientState, Update, train_each
+
+if TYPE_CHECKING:
+    import torch
+
+    from fedpriv.data import Client
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalSGD:
+    """Each client runs SGD on the cross entropy of its own records and sends how far the model moved.
+
+    One step on a batch B, with w the trainable parameters, v the velocity (zero when the round starts) and w₀ the
+    broadcast::
+
+        g = ∇ mean_B cross_entropy(model_w(x), y) + weight_decay · w + proximal · (w − w₀)
+        v = momentum · v + g
+        w = w − learning_rate · v
+
+    Every epoch visits the records in a new order; its last batch may be short and counts as a step. Where a batch is
+    the whole data set there is nothing to shuffle. Metrics: ``loss``, the mean over the examples visited, each before
+    its step, of the cross entropy alone; ``steps``. On one thread equal inputs give equal bits.
+
+    Args:
+        learning_rate: η > 0.
+        epochs: passes over the client's data; or else
+        steps: batches, over as many passes as they need. Exactly one of the two.
+        batch_size: examples per step; None: all of the client's.
+        momentum: in [0, 1).
+        weight_decay: L2 coefficient ≥ 0, on trainable parameters.
+        proximal: FedProx's μ ≥ 0: adds μ/2 · ‖w − w₀‖² to the loss.
+
+    Raises:
+        ConfigurationError: a value outside these ranges.
+
+    Does not hide: the update. What protects it is the plan's mechanism and aggregation.
+
+    Reference: McMahan et al. 2017, Algorithm 1 (ClientUpdate); Li et al. 2020 (FedProx), Section 3.2.
+    """
+
+    learning_rate: float
+    epochs: int | None = None
+    steps: int | None = None
+    batch_size: int | None = None
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+    proximal: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check.positive("learning_rate", self.learning_rate)
+        if (self.epochs is None) == (self.steps is None):
+            raise ConfigurationError(
+                "A client trains for a number of epochs or for a number of steps.",
+                value={"epochs": self.epochs, "steps": self.steps},
+                remedy="Give exactly one of epochs and steps.",
+            )
+        for name in ("epochs", "steps", "batch_size"):
+            if getattr(self, name) is not None:
+                _check.count(name, getattr(self, name))
+        _check.decay("momentum", self.momentum)
+        _check.not_negative("weight_decay", self.weight_decay)
+        _check.not_negative("proximal", self.proximal)
+
+    @property
+    def record_level(self) -> bool:
+        """False: gradients are of whole batches."""
+        return False
+
+    def payload(self, parameters: int) -> Mapping[str, int]:
+        """``{"delta": parameters}``: trained − broadcast."""
+        return {DELTA: parameters}
+
+    def init(self, client: Client) -> ClientState:
+        """None: nothing stays with a client."""
+        return None
+
+    def train(
+        self,
+        model: torch.nn.Module,
+        broadcast: Broadcast,
+        clients: Sequence[Client],
+        states: Sequence[ClientState],
+        rngs: Sequence[np.random.Generator],
+    ) -> list[Update]:
+        """Train a chunk of clients, one after the other; see :meth:`ClientUpdate.train`.
+
+        Raises:
+            DataError: a client without records.
+            NonFiniteInput: a client's training diverged.
+            TrainingFailed: anything else that a client's training raised.
+        """
+        expected = self.payload(len(broadcast.parameters))
+        return train_each(self.train_one, expected, model, broadcast, clients, states, rngs)
+
+    def train_one(
+        self,
+        model: torch.nn.Module,
+        broadcast: Broadcast,
+        client: Client,
+        state: ClientState,
+        rng: np.random.Generator,
+    ) -> Update:
+        """One client's round."""
+        import torch
+
+        from fedpriv.learning.vector import flatten, load
+
+        load(model, broadcast.parameters)
+        model.train()
+        weights = [w for w in model.parameters() if w.requires_grad]
+        anchors = [w.detach().clone() for w in weights]
+        velocities = [torch.zeros_like(w) for w in weights]
+        x, y = (torch.tensor(array, device=weights[0].device) for array in (client.x, client.y))
+
+        loss_sum, visited, steps = torch.zeros((), device=x.device), 0, 0
+        for batch in self.batches(len(y), rng):
+            inputs, labels = (x, y) if batch is None else (x[batch], y[batch])
+            loss = torch.nn.functional.cross_entropy(model(inputs), labels)
+            gradients = torch.autograd.grad(loss, weights, materialize_grads=True)
+            with torch.no_grad():
+                for w, g, v, anchor in zip(weights, gradients, velocities, anchors, strict=True):
+                    if self.weight_decay:
+                        g = g.add(w, alpha=self.weight_decay)
+                    if self.proximal:
+                        g = g.add(w - anchor, alpha=self.proximal)
+                    v.mul_(self.momentum).add_(g)
+                    w.sub_(v, alpha=self.learning_rate)
+                loss_sum += loss * len(labels)
+            visited, steps = visited + len(labels), steps + 1
+
+        return Update(
+            payload={DELTA: flatten(model) - broadcast.parameters},
+            metrics={"loss": float(loss_sum) / visited, "steps": float(steps)},
+        )
+
+    def batches(self, examples: int, rng: np.random.Generator) -> Iterator[torch.Tensor | None]:
+        """The indices of each step's batch, in order; None where a batch is the whole data set.
+
+        Raises:
+            DataError: no examples.
+        """
+        if examples == 0:
+            raise DataError(
+                "A client that trains has at least one example.", remedy="Leave empty clients out of the federation."
+            )
+        size = min(self.batch_size or examples, examples)
+        per_epoch = -(-examples // size)
+        steps = self.steps if self.epochs is None else self.epochs * per_epoch
+        return islice(_shuffled(examples, size, rng), steps)
+
+
+def _shuffled(examples: int, size: int, rng: np.random.Generator) -> Iterator[torch.Tensor | None]:
+    """Batches without end, each epoch in a new order."""
+    import torch
+
+    while True:
+        if size == examples:
+            yield None
+            continue
+        yield from torch.split(torch.from_numpy(rng.permutation(examples)), size)
