@@ -1,5 +1,7 @@
 """Who holds what: federations, partitions, loaders."""
 
+from fedpriv.data.build import federate
 from fedpriv.data.federation import Client, Federation
+from fedpriv.data.partitions import IID, Dirichlet, Natural, Partition, Shards
 
-__all__ = ["Client", "Federation"]
+__all__ = ["IID", "Client", "Dirichlet", "Federation", "Natural", "Partition", "Shards", "federate"]
