@@ -1,0 +1,47 @@
+"""The plain sum, and the conformance suite's own power."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from fedpriv.aggregation import PlainSum, Terms, conformance
+from fedpriv.encoding import Bounded
+from fedpriv.errors import EncodingOverflow
+from fedpriv.threat import View
+
+
+@pytest.fixture(scope="module")
+def bench() -> conformance.Bench:
+    return conformance.Bench(aggregator=PlainSum())
+
+
+@pytest.mark.conformance
+@pytest.mark.parametrize("check", conformance.CHECKS, ids=lambda check: check.__name__)
+def test_conformance(check: conformance.Check, bench: conformance.Bench) -> None:
+    check(bench)
+
+
+def test_the_server_is_said_to_see_updates() -> None:
+    assert View.UPDATES in PlainSum().threat_model.sees("server")
+    assert not PlainSum().threat_model.sees("participant")
+
+
+def test_bytes_are_those_of_the_smallest_integers() -> None:
+    terms = Terms(length=1000, input_bound=2**11 - 1, cohort=4, domain=Bounded(2**14))
+    (up, _) = PlainSum().estimate(terms, 4)
+    assert up.bytes_sent == 4 * (1000 * 12 // 8 + 32)
+
+
+def test_noise_headroom_widens_what_is_accepted() -> None:
+    bound = Terms(length=1, input_bound=10, cohort=1, domain=Bounded(100), noise_headroom=5)
+    from fedpriv.aggregation.roles import checked_input
+
+    assert checked_input(np.array([15]), bound)[0] == 15
+    with pytest.raises(EncodingOverflow):
+        checked_input(np.array([16]), bound)
+
+
+def test_sums_beyond_62_bits_are_refused() -> None:
+    with pytest.raises(EncodingOverflow):
+        PlainSum().domain(sum_bound=2**62, length=1, cohort=1)
