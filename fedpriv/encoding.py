@@ -79,7 +79,7 @@ class Encoding(NamedTuple):
     values: Integers
     """Same shape as the input, each in [-bound, bound]."""
     clipped: int
-    """How many coordinates lay outside ±limit and were cut to it."""
+    """How many coordinates lay outside ±limit, by half a step or more, and were cut to it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +88,7 @@ class FixedPoint:
 
     Args:
         step: the grid's spacing, > 0.
-        bound: the largest integer, ≥ 1.
+        bound: the largest integer, 1 … 2^52, where float64 still holds every integer.
     """
 
     step: float
@@ -97,8 +97,8 @@ class FixedPoint:
     def __post_init__(self) -> None:
         if not (np.isfinite(self.step) and self.step > 0):
             raise ConfigurationError("A grid's step is finite and > 0.", value=self.step, remedy="Give limit > 0.")
-        if self.bound < 1:
-            raise ConfigurationError("A codec's bound is ≥ 1.", value=self.bound, remedy="Use at least 2 bits.")
+        if not 1 <= self.bound <= 2**52:
+            raise ConfigurationError("A codec's bound is 1 … 2^52.", value=self.bound, remedy="Use 2 to 40 bits.")
 
     @classmethod
     def for_limit(cls, limit: float, bits: int) -> FixedPoint:
@@ -127,9 +127,10 @@ class FixedPoint:
         Raises:
             NonFiniteInput: NaN or infinity.
         """
-        scaled = np.asarray(reals, dtype=np.float64) / self.step
-        require_finite(scaled)
-        nearest = np.rint(scaled)
+        values = np.asarray(reals, dtype=np.float64)
+        require_finite(values)
+        with np.errstate(over="ignore"):  # a finite value too large for the quotient is cut like any other
+            nearest = np.rint(values / self.step)
         clipped = int(np.count_nonzero(np.abs(nearest) > self.bound))
         return Encoding(np.clip(nearest, -self.bound, self.bound).astype(np.int64), clipped)
 
@@ -139,7 +140,7 @@ class FixedPoint:
 
     def sum_bound(self, contributors: int, max_weight: int = 1) -> int:
         """S: no coordinate of a sum of ``contributors`` encodings, each times a weight ≤ max_weight, exceeds it."""
-        return contributors * max_weight * self.bound
+        return int(contributors) * int(max_weight) * self.bound  # Python's integers: numpy's would wrap here
 
 
 def require_finite(values: npt.NDArray[np.floating]) -> None:

@@ -81,7 +81,7 @@ class Network:
             raise ConfigurationError(
                 "Dropout probabilities lie in [0, 1] and sum to at most 1.", value=self.dropout, remedy="Lower them."
             )
-        if self.upload <= 0 or self.download <= 0 or self.latency < 0 or self.stragglers < 0:
+        if not (self.upload > 0 and self.download > 0 and self.latency >= 0 and self.stragglers >= 0):  # NaN as well
             raise ConfigurationError(
                 "Bandwidths are > 0; latency and stragglers are ≥ 0.",
                 value=(self.upload, self.download, self.latency, self.stragglers),

@@ -74,7 +74,7 @@ def os_gaussian(size: int) -> npt.NDArray[np.float64]:
     """
     pairs = -(-size // 2)
     words = np.frombuffer(secret_bytes(16 * pairs), dtype="<u8").reshape(2, pairs)
-    uniform = ((words >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53  # in (0, 1), never 0
+    uniform = ((words >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52  # exact, in (0, 1): never 0
     radius = np.sqrt(-2.0 * np.log(uniform[0]))
     angle = 2.0 * math.pi * uniform[1]
     return np.concatenate([radius * np.cos(angle), radius * np.sin(angle)])[:size]

@@ -33,10 +33,10 @@ def client_index(party: Party) -> int:
     """The index in ``client/17``.
 
     Raises:
-        ConfigurationError: the party is not a client.
+        ConfigurationError: the party is not a client, or not written as :func:`client` writes it.
     """
-    kind, _, index = party.partition("/")
-    if kind != CLIENT or not index.isdecimal():
+    _, _, index = party.partition("/")
+    if not index.isdecimal() or party != client(int(index)):  # one name for one client: no "client/007"
         raise ConfigurationError(
             "A client party is written client/<index>.", value=party, remedy="Use fedpriv.threat.client(index)."
         )
@@ -92,7 +92,7 @@ class Coalition:
     def __str__(self) -> str:
         names = [name for name, inside in (("server", self.server), ("authority", self.authority)) if inside]
         if self.clients:
-            names.append(f"{self.clients:.0%} of clients")
+            names.append(f"{100 * self.clients:g}% of clients")
         return " + ".join(names) or "public"
 
 
