@@ -1,3 +1,96 @@
-"""fedpriv: what privacy costs in federated learning, what it guarantees, and against whom."""
+"""fedpriv: what privacy costs in federated learning, what it guarantees, and against whom.
+
+Everything that stands in a :class:`Plan` is here, and the calls that run one. Names are loaded when they are used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fedpriv import attacks, data
+    from fedpriv.aggregation import CKKS, KeyAuthority, Paillier, PlainSum, SecureAggregation
+    from fedpriv.engine.plan import Plan
+    from fedpriv.learning import FedAdagrad, FedAdam, FedAvg, FedAvgM, FedYogi, LocalSGD, models
+    from fedpriv.network import Network
+    from fedpriv.privacy import (
+        Budget,
+        CentralGaussian,
+        FixedSizeSampling,
+        FullParticipation,
+        Ledger,
+        NoDP,
+        PoissonSampling,
+    )
+    from fedpriv.study import Run, Study, compare, grid, private_mean, rounds, run
+    from fedpriv.threat import Coalition
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "CKKS",
+    "Budget",
+    "CentralGaussian",
+    "Coalition",
+    "FedAdagrad",
+    "FedAdam",
+    "FedAvg",
+    "FedAvgM",
+    "FedYogi",
+    "FixedSizeSampling",
+    "FullParticipation",
+    "KeyAuthority",
+    "Ledger",
+    "LocalSGD",
+    "Network",
+    "NoDP",
+    "Paillier",
+    "PlainSum",
+    "Plan",
+    "PoissonSampling",
+    "Run",
+    "SecureAggregation",
+    "Study",
+    "attacks",
+    "compare",
+    "data",
+    "grid",
+    "models",
+    "private_mean",
+    "rounds",
+    "run",
+]
+
+_HOME = {
+    "aggregation": ("CKKS", "KeyAuthority", "Paillier", "PlainSum", "SecureAggregation"),
+    "engine.plan": ("Plan",),
+    "learning": ("FedAdagrad", "FedAdam", "FedAvg", "FedAvgM", "FedYogi", "LocalSGD", "models"),
+    "network": ("Network",),
+    "privacy": (
+        "Budget",
+        "CentralGaussian",
+        "FixedSizeSampling",
+        "FullParticipation",
+        "Ledger",
+        "NoDP",
+        "PoissonSampling",
+    ),
+    "study": ("Run", "Study", "compare", "grid", "private_mean", "rounds", "run"),
+    "threat": ("Coalition",),
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("attacks", "data"):
+        return import_module(f"{__name__}.{name}")
+    for module, names in _HOME.items():
+        if name in names:
+            value = getattr(import_module(f"{__name__}.{module}"), name)
+            globals()[name] = value
+            return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

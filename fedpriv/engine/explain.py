@@ -1,0 +1,133 @@
+"""What a resolved plan will do, cost and reveal, said before it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from fedpriv.engine.resolution import Resolved
+from fedpriv.errors import PrivacyError
+from fedpriv.network import StageCost
+from fedpriv.privacy.ledger import Ledger
+from fedpriv.privacy.mechanism import Outcome
+from fedpriv.threat import AUTHORITY, CLIENT, PUBLIC, SERVER, Observer, ThreatModel
+
+OBSERVERS: tuple[str, ...] = ("server", "participant", "public")
+
+
+def observers_of(threat: ThreatModel) -> tuple[str, ...]:
+    """The single observers that a plan has: an authority only where the protocol has one."""
+    return (*OBSERVERS, "authority") if AUTHORITY in threat.learns else OBSERVERS
+
+
+def planned_ledger(resolved: Resolved) -> Ledger:
+    """The ledger of a run in which every client takes part whenever it can: an upper bound for every observer."""
+    setting, mechanism = resolved.setting, resolved.plan.mechanism
+    ledger = Ledger(threat=resolved.threat, population=setting.population, adjacency=setting.adjacency)
+    everybody = tuple(range(setting.population))
+    state = resolved.mechanism_state
+    for round in range(setting.rounds):
+        spec = mechanism.begin(state, round)
+        ledger.extend(mechanism.events(spec, Outcome(cohort=everybody, contributors=everybody, noise="os")))
+    return ledger
+
+
+def planned_epsilon(resolved: Resolved, delta: float, observer: Observer) -> float:
+    """ε that the plan amounts to at most, against one observer."""
+    return planned_ledger(resolved).epsilon(delta, observer=observer)
+
+
+def delta_of(resolved: Resolved) -> float:
+    """The δ of the plan's budget; without one a tenth of 1 / population, at most 1e-5."""
+    target = getattr(resolved.plan.mechanism, "target", None)
+    return float(target.delta) if target is not None else min(1e-5, 0.1 / resolved.setting.population)
+
+
+def explain(resolved: Resolved) -> str:
+    """See :meth:`Resolved.explain`."""
+    plan, federation, terms, spec = resolved.plan, resolved.federation, resolved.terms, resolved.spec
+    sizes = federation.sizes
+    name = "no model" if plan.model is None else getattr(plan.model, "__name__", type(plan.model).__name__)
+    cohort = plan.sampling.expected(len(federation))
+    lines = [
+        f"Federation   {federation.name}: {len(federation)} clients with {sizes.min()} to {sizes.max()} examples, "
+        f"{federation.classes} classes",
+        f"Plan         {plan.rounds} rounds, {cohort:g} clients expected in each, at most {terms.cohort}; {name}, "
+        f"{resolved.parameters:,} parameters",
+        f"Integers     {terms.length:,} coordinates on a grid of {spec.codec.step:.3g}, |input| ≤ {terms.input_bound:,}; "
+        f"sums in {terms.domain.name}, and none wraps",
+        f"Aggregation  {_name(plan.aggregation)}: {_threshold(resolved)}",
+        *_costs(resolved),
+        *_privacy(resolved),
+        "Who learns what",
+        *(f"  {party:<12} {views}" for party, views in learns(resolved.threat).items()),
+        *(f"Assumes      {assumption}" for assumption in resolved.threat.assumptions),
+        f"Reference    {resolved.threat.reference}",
+    ]
+    return "\n".join(lines)
+
+
+def learns(threat: ThreatModel) -> dict[str, str]:
+    """Party → its views as text; ``(computational)`` where something is hidden from it by computation only."""
+    order = [SERVER, CLIENT, AUTHORITY, *sorted(set(threat.learns) - {SERVER, CLIENT, AUTHORITY, PUBLIC}), PUBLIC]
+    return {
+        party: ", ".join(sorted(view.value.replace("_", " ") for view in threat.learns[party]))
+        + (" (the rest is hidden computationally)" if party in threat.computational else "")
+        for party in order
+        if party in threat.learns
+    }
+
+
+def _name(part: object) -> str:
+    return type(part).__name__
+
+
+def _threshold(resolved: Resolved) -> str:
+    threat, cohort = resolved.threat, resolved.terms.cohort
+    least = resolved.plan.aggregation.least_contributors(cohort)
+    return (
+        f"{threat.adversary}, at most {threat.corrupt:.0%} of clients collude; a cohort of {cohort} gives a sum of at "
+        f"least {least} or none; {threat.releaser} holds the sum"
+    )
+
+
+def _costs(resolved: Resolved) -> Iterable[str]:
+    cohort = resolved.terms.cohort
+    rows = resolved.plan.aggregation.estimate(resolved.terms, cohort)
+    clients = [row for row in rows if row.role == CLIENT]
+    yield (
+        f"Cost         a client sends {_bytes(sum(row.bytes_sent for row in clients) / cohort)} and receives "
+        f"{_bytes(sum(row.bytes_received for row in clients) / cohort)} a round, besides the model of "
+        f"{_bytes(4 * resolved.parameters)}; {_seconds(clients, cohort)} of its processor"
+    )
+    for role in sorted({row.role for row in rows} - {CLIENT}):
+        yield f"             {role}: {_seconds([row for row in rows if row.role == role], 1)} a round, modelled"
+
+
+def _privacy(resolved: Resolved) -> Iterable[str]:
+    plan, spec = resolved.plan, resolved.spec
+    if plan.mechanism.trust == "none":
+        yield f"Privacy      {_name(plan.mechanism)}: no noise; ε = ∞ against every observer of a sum or a model"
+        return
+    clip = spec.clip_norm or 0.0
+    yield (
+        f"Privacy      {_name(plan.mechanism)}: clip norm {clip:g}, noise multiplier {spec.noise_multiplier:.4g}, "
+        f"σ = {spec.noise_multiplier * clip:.4g} on the sum, {plan.mechanism.trust}"
+    )
+    ledger, delta = planned_ledger(resolved), delta_of(resolved)
+    for observer in observers_of(resolved.threat):
+        try:
+            yield f"  {observer:<12} {ledger.statement(delta, observer=observer)}"
+        except PrivacyError as error:
+            yield f"  {observer:<12} no statement: {error}"
+
+
+def _seconds(rows: Iterable[StageCost], parties: int) -> str:
+    return f"{sum(row.cpu_seconds for row in rows) / parties:.3g} s"
+
+
+def _bytes(size: float) -> str:
+    for unit in ("B", "kB", "MB"):
+        if size < 1000:
+            return f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:.3g} GB"

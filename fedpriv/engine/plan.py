@@ -1,0 +1,123 @@
+"""What a study varies: one frozen description of a federation's training, without data, seed or machine."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import TYPE_CHECKING, Any
+
+from fedpriv.aggregation import PlainSum
+from fedpriv.aggregation.protocol import Aggregator
+from fedpriv.errors import ConfigurationError
+from fedpriv.learning.server import FedAvg, ServerOptimizer
+from fedpriv.learning.update import ClientUpdate
+from fedpriv.network import Network
+from fedpriv.privacy.mechanism import Adjacency, Mechanism
+from fedpriv.privacy.no_dp import NoDP
+from fedpriv.privacy.sampling import FullParticipation, Sampling
+
+if TYPE_CHECKING:
+    from fedpriv.data import Federation
+    from fedpriv.engine.resolution import Resolved
+
+_SEAMS: Mapping[str, tuple[str, ...]] = {
+    "client": ("payload", "init", "train"),
+    "sampling": ("cohort", "expected", "largest"),
+    "mechanism": ("init", "begin", "protect", "release", "events"),
+    "aggregation": ("domain", "deploy", "estimate"),
+    "server": ("init", "step", "broadcast"),
+    "network": ("schedule",),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A federated computation: what is trained, how it is protected, and for how many rounds.
+
+    Args:
+        model: a callable that returns a ``torch.nn.Module``: ``fp.models.logistic`` (called with the shape of one
+            example and the number of classes), or any callable without required arguments. None: nothing is trained
+            (:func:`fedpriv.private_mean`).
+        client: what a client does with its data in a round.
+        sampling: who takes part in a round.
+        mechanism: clipping, weighting, encoding and noise.
+        aggregation: the protocol that computes the sum.
+        server: what the server does with the mean.
+        rounds: how many rounds, ≥ 1.
+        network: the simulated network: dropouts, bandwidth, latency.
+        adjacency: which federations are neighbours in every privacy statement.
+
+    Raises:
+        ConfigurationError: a part is missing what its seam needs.
+    """
+
+    model: Callable[..., Any] | None
+    client: ClientUpdate
+    sampling: Sampling = field(default_factory=FullParticipation)
+    mechanism: Mechanism = field(default_factory=NoDP)
+    aggregation: Aggregator = field(default_factory=PlainSum)
+    server: ServerOptimizer = field(default_factory=FedAvg)
+    rounds: int
+    network: Network = field(default_factory=Network)
+    adjacency: Adjacency = "zero-out"
+
+    def __post_init__(self) -> None:
+        if isinstance(self.rounds, bool) or not isinstance(self.rounds, int) or self.rounds < 1:
+            raise ConfigurationError("A plan has at least one round.", value=self.rounds, remedy="Give rounds=20.")
+        if self.model is not None and not callable(self.model):
+            raise ConfigurationError(
+                "A plan's model is a callable that returns a torch.nn.Module.",
+                value=type(self.model).__name__,
+                remedy="Give fp.models.logistic, or a function or class without required arguments.",
+            )
+        for name, methods in _SEAMS.items():
+            part = getattr(self, name)
+            missing = [method for method in methods if not callable(getattr(part, method, None))]
+            if missing or isinstance(part, type):
+                raise ConfigurationError(
+                    f"A plan's {name} is an object with {', '.join(methods)}.",
+                    value=part.__name__ if isinstance(part, type) else type(part).__name__,
+                    remedy="Give an instance, e.g. fp.FedAvg(), not the class."
+                    if isinstance(part, type)
+                    else f"It lacks {', '.join(missing)}.",
+                )
+        if self.adjacency not in ("zero-out", "add-remove", "replace-one"):
+            raise ConfigurationError(
+                'Adjacency is "zero-out", "add-remove" or "replace-one".',
+                value=self.adjacency,
+                remedy='Use "zero-out" unless membership itself is hidden from the observer.',
+            )
+
+    def resolve(self, federation: Federation) -> Resolved:
+        """Check everything against a federation and settle what follows: integers, threshold, σ, who learns what.
+
+        Raises:
+            PlanError: the parts do not go together; the message says what to change.
+        """
+        from fedpriv.engine.resolution import resolve
+
+        return resolve(self, federation)
+
+    def describe(self) -> dict[str, Any]:
+        """The plan as plain values, for files; two plans that describe alike run alike."""
+        return {item.name: describe(getattr(self, item.name)) for item in fields(self)}
+
+
+def describe(value: Any) -> Any:
+    """A JSON-able description of a part of a plan: dataclasses by type and fields, callables by name."""
+    if is_dataclass(value) and not isinstance(value, type):
+        named: dict[str, Any] = {"type": type(value).__name__}
+        named.update({item.name: describe(getattr(value, item.name)) for item in fields(value)})
+        return named
+    if isinstance(value, functools.partial):
+        return {"call": describe(value.func), "args": describe(list(value.args)), **describe(value.keywords)}
+    if isinstance(value, Mapping):
+        return {str(key): describe(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [describe(item) for item in value]
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if callable(value):
+        return f"{getattr(value, '__module__', '?')}.{getattr(value, '__qualname__', type(value).__name__)}"
+    return f"{type(value).__module__}.{type(value).__qualname__}"

@@ -1,0 +1,223 @@
+"""A plan meets a federation: every check before round 1, and everything that follows from the two."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from fedpriv.aggregation.protocol import Terms
+from fedpriv.encoding import Bounded, Ring, check_sum_bound
+from fedpriv.engine.plan import Plan
+from fedpriv.errors import EncodingOverflow, PlanError
+from fedpriv.privacy.mechanism import RoundSpec, Setting
+from fedpriv.threat import CLIENT, PUBLIC, SERVER, ThreatModel, View
+
+if TYPE_CHECKING:
+    import torch
+
+    from fedpriv.data import Federation
+    from fedpriv.learning.update import Vector
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Resolved:
+    """A plan that was checked against a federation, with all that follows from the two."""
+
+    plan: Plan
+    federation: Federation
+    parameters: int
+    """Coordinates of the model's parameter vector."""
+    entries: Mapping[str, int]
+    """The payload's entries, in the order in which they are flattened into one vector."""
+    threat: ThreatModel
+    """The protocol's views plus what the plan broadcasts and releases."""
+    setting: Setting
+    terms: Terms
+    mechanism_state: Any
+    spec: RoundSpec
+    """Of round 0."""
+
+    def explain(self) -> str:
+        """Integers, bytes, seconds, threshold, σ, ε per observer, and who learns what, as text."""
+        from fedpriv.engine.explain import explain
+
+        return explain(self)
+
+    def initial(self, seed: int) -> Vector:
+        """``[parameters] float32``: the model before round 0."""
+        import numpy as np
+
+        if self.plan.model is None:
+            return np.zeros(self.parameters, dtype=np.float32)
+        from fedpriv.learning.vector import flatten
+
+        return flatten(self.module(seed))
+
+    def module(self, seed: int = 0) -> torch.nn.Module:
+        """A module of the plan's architecture, initialised from this seed."""
+        from fedpriv.learning import models
+        from fedpriv.randomness import Streams
+
+        if self.plan.model is None:
+            raise PlanError("A plan without a model has no module.", remedy="Read the mean instead.")
+        federation = self.federation
+        return models.build(
+            self.plan.model, federation.shape, federation.classes, seed=Streams(seed).integer("initialisation")
+        )
+
+
+def resolve(plan: Plan, federation: Federation) -> Resolved:
+    """See :meth:`Plan.resolve`."""
+    population = len(federation)
+    largest, least = _cohorts(plan, population)
+    parameters = _parameters(plan, federation)
+    entries = dict(plan.client.payload(parameters))
+    if not entries or any(size < 1 for size in entries.values()):
+        raise PlanError(
+            "A client's payload has at least one entry, each of at least one coordinate.",
+            value=entries,
+            remedy='Return {"delta": parameters} from payload().',
+        )
+    threat = _views(plan)
+    _check_privacy(plan, population)
+    contributors = plan.aggregation.least_contributors(least)
+    setting = Setting(
+        length=sum(entries.values()),
+        population=population,
+        rounds=plan.rounds,
+        sampling=plan.sampling,
+        adjacency=plan.adjacency,
+        threat=threat,
+        largest_client=int(federation.sizes.max()),
+        least_honest=max(0, contributors - math.ceil(threat.corrupt * least - 1e-9)),
+    )
+    _check_starvation(plan, setting)
+    state = plan.mechanism.init(setting)
+    spec = plan.mechanism.begin(state, 0)
+    return Resolved(
+        plan=plan,
+        federation=federation,
+        parameters=parameters,
+        entries=entries,
+        threat=threat,
+        setting=setting,
+        terms=_terms(plan, spec, largest, population),
+        mechanism_state=state,
+        spec=spec,
+    )
+
+
+def _cohorts(plan: Plan, population: int) -> tuple[int, int]:
+    """The largest cohort of a round, and the smallest one that the protocol has to be ready for."""
+    largest = plan.sampling.largest(population)
+    if not 1 <= largest <= population:
+        raise PlanError(
+            f"A cohort has between 1 and {population} clients.",
+            value=largest,
+            remedy="Sample fewer clients, or federate the data over more of them.",
+        )
+    # A random cohort is checked at its expected size: smaller draws abort their round, loudly.
+    least = plan.sampling.least(population) or max(1, math.floor(plan.sampling.expected(population)))
+    return largest, min(least, largest)
+
+
+def _parameters(plan: Plan, federation: Federation) -> int:
+    if plan.model is None:
+        return math.prod(federation.shape)
+    from fedpriv.learning import models
+    from fedpriv.learning.vector import flatten
+
+    module = models.build(plan.model, federation.shape, federation.classes, seed=0)
+    mixing = models.mixes_examples(module)
+    if getattr(plan.client, "record_level", False) and mixing:
+        raise PlanError(
+            "Per-example clipping needs a model in which examples do not meet.",
+            value=mixing,
+            remedy="Replace BatchNorm by torch.nn.GroupNorm.",
+        )
+    return int(flatten(module).size)
+
+
+def _views(plan: Plan) -> ThreatModel:
+    """The protocol's views plus what the plan releases: to whom the sum goes, and whether it is noised by then."""
+    protocol = plan.aggregation.threat_model
+    released = View.EXACT_SUM if plan.mechanism.trust == "none" else View.NOISY_SUM
+    return protocol.with_views(
+        {
+            SERVER: frozenset({View.COHORT, View.SURVIVORS, View.ROUND_MODELS, View.FINAL_MODEL, released}),
+            CLIENT: frozenset({View.ROUND_MODELS, View.FINAL_MODEL}),
+            PUBLIC: frozenset({View.FINAL_MODEL}),
+        }
+    )
+
+
+def _check_privacy(plan: Plan, population: int) -> None:
+    if plan.mechanism.trust == "none":
+        return
+    if plan.mechanism.weighting != "equal":
+        raise PlanError(
+            "Under differential privacy weights are public constants.",
+            value=plan.mechanism.weighting,
+            remedy='Use weighting="equal": an example count is private data and moves the sensitivity.',
+        )
+    if plan.sampling.accounting(population) is None:
+        raise PlanError(
+            "Under differential privacy the accountant must model the sampling.",
+            value=type(plan.sampling).__name__,
+            remedy="Use FullParticipation, PoissonSampling or FixedSizeSampling, or return a SamplingRecord.",
+        )
+
+
+def _check_starvation(plan: Plan, setting: Setting) -> None:
+    """Noise shares that a permitted dropout or coalition can remove do not count."""
+    needed = plan.mechanism.noise_contributors(setting)
+    if needed is not None and needed > setting.least_honest:
+        raise PlanError(
+            f"The stated noise needs the shares of {needed} honest contributors.",
+            value=f"a round can end with {setting.least_honest}",
+            remedy="Plan the noise for fewer contributors, or permit less dropout and collusion.",
+        )
+
+
+def _terms(plan: Plan, spec: RoundSpec, cohort: int, population: int) -> Terms:
+    """The domain that holds every sum of clipped encodings, noise that is added before the sum included."""
+    sum_bound = spec.input_bound * cohort
+    headroom = plan.mechanism.noise_headroom(spec, cohort)
+    try:
+        check_sum_bound(sum_bound + headroom)
+    except EncodingOverflow as error:
+        raise PlanError(error.rule, value=error.value, remedy=error.remedy) from error
+    domain = plan.aggregation.domain(sum_bound=sum_bound + headroom, length=spec.length, cohort=cohort)
+    record = plan.sampling.accounting(population)
+    check_domain(domain, sum_bound, headroom)
+    if isinstance(domain, Ring) and record is not None and record.kind == "poisson" and record.max_cohort is None:
+        raise PlanError(
+            "Over a ring the largest cohort is fixed before the run.",
+            value=plan.sampling,
+            remedy="Give PoissonSampling a max_cohort; the accountant charges for the cut.",
+        )
+    return Terms(
+        length=spec.length, input_bound=spec.input_bound, cohort=cohort, domain=domain, noise_headroom=headroom
+    )
+
+
+def check_domain(domain: Ring | Bounded, sum_bound: int, headroom: int) -> None:
+    """No sum of clipped encodings wraps, and noise has room in a bounded domain.
+
+    Raises:
+        PlanError: the domain is too small.
+    """
+    if sum_bound > domain.largest:
+        raise PlanError(
+            f"Every sum of clipped encodings fits into {domain.name}.",
+            value=f"a sum can reach ±{sum_bound}",
+            remedy="Use fewer bits, smaller weights or a smaller cohort.",
+        )
+    if sum_bound + headroom > domain.largest:
+        raise PlanError(
+            f"Noise that is added before the sum has room in {domain.name}.",
+            value=f"sum ±{sum_bound} and noise ±{headroom}",
+            remedy="Use fewer bits, less noise, or a protocol over a ring.",
+        )

@@ -1,0 +1,250 @@
+"""The round: sample, broadcast, train, protect, sum, release, step. Every computation of fedpriv goes through here."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from fedpriv.aggregation.protocol import Deployment, Inputs, Session, Sum, perform, perform_ideal
+from fedpriv.encoding import Integers, Reals
+from fedpriv.engine import context
+from fedpriv.engine.executors import Executor, Inline, chunks_of
+from fedpriv.engine.resolution import Resolved
+from fedpriv.engine.training import Trained, train_and_protect
+from fedpriv.errors import RoundAborted
+from fedpriv.learning.server import RoundInfo
+from fedpriv.learning.update import Broadcast, Vector
+from fedpriv.network import StageCost, Wire
+from fedpriv.privacy.ledger import Ledger
+from fedpriv.privacy.mechanism import Outcome, Release, RoundSpec
+from fedpriv.randomness import NoiseSource, Streams, gaussian
+from fedpriv.threat import SERVER, Party, client, client_index
+
+
+@dataclass(kw_only=True)
+class State:
+    """Everything that a run carries from round to round."""
+
+    server: Any
+    mechanism: Any
+    clients: dict[int, Any] = field(default_factory=dict)
+    ledger: Ledger
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoundRecord:
+    """What is kept of a round. Metrics and counts of clients are the simulator's, in no party's view."""
+
+    round: int
+    cohort: tuple[int, ...]
+    contributors: tuple[int, ...]
+    """Whose updates are in the sum; empty where the round was aborted."""
+    aborted: RoundAborted | None
+    """Why the round ended without a sum."""
+    sha256: str
+    """Of the model's parameters after the round, as little-endian float32."""
+    costs: tuple[StageCost, ...]
+    modelled: bool
+    """Whether the protocol's ``costs`` come from its formulas (an ideal run) instead of real messages."""
+    rounding_error: float
+    """The largest error of the released mean's coordinates that is due to encoding, without noise; NaN if aborted."""
+    clipped_norms: int
+    clipped_coordinates: int
+    train_loss: float
+    """Mean of the losses that the clients' algorithm reports; NaN where it reports none."""
+    seconds: float
+    """Wall-clock of simulating this round."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoundState:
+    """A round as it ends: its record and its vectors."""
+
+    record: RoundRecord
+    parameters: Vector
+    """``[d] float32``: the model after the round."""
+    mean: Reals | None
+    """``[payload] float64``: the released mean; None where the round was aborted."""
+
+
+def run_rounds(
+    resolved: Resolved,
+    *,
+    seed: int,
+    noise: NoiseSource = "seeded",
+    ideal: bool = False,
+    executor: Executor | None = None,
+) -> Iterator[tuple[RoundState, State]]:
+    """Round by round. ``ideal``: the same sums and aborts without the cryptography, costs modelled."""
+    plan, streams = resolved.plan, Streams(seed)
+    deployment = plan.aggregation.deploy(resolved.terms)
+    state = State(
+        server=plan.server.init(resolved.initial(seed)),
+        mechanism=resolved.mechanism_state,
+        ledger=Ledger(threat=resolved.threat, population=resolved.setting.population, adjacency=plan.adjacency),
+    )
+    for round in range(plan.rounds):
+        started = time.perf_counter()
+        cohort = plan.sampling.cohort(streams.generator("sampling", round), resolved.setting.population)
+        broadcast = plan.server.broadcast(state.server)
+        spec = plan.mechanism.begin(state.mechanism, round)
+        attempt = _Attempt(resolved, deployment, streams, spec, broadcast, cohort, state.clients, executor or Inline())
+        release: Release | None = None
+        aborted: RoundAborted | None = None
+        total: Sum | None = None
+        try:
+            total = attempt.ideal_sum() if ideal else attempt.real_sum()
+        except RoundAborted as error:
+            aborted = error
+        if total is not None:
+            outcome = Outcome(cohort=cohort, contributors=total.contributors, noise=noise)
+            draws = gaussian(noise, streams, "central-noise", round)
+            release = plan.mechanism.release(total.total, spec, outcome, draws)
+            state.ledger.extend(plan.mechanism.events(spec, outcome))
+            state.ledger.extend(event for update in attempt.trained for event in update.events)
+            info = RoundInfo(round=round, cohort=len(cohort), population=resolved.setting.population)
+            state.server = plan.server.step(state.server, _entries(release.mean, resolved), info)
+            state.mechanism = plan.mechanism.advance(state.mechanism, release)
+            state.clients.update({update.client: update.state for update in attempt.trained})
+        parameters = plan.server.broadcast(state.server).parameters
+        yield _conclude(attempt, parameters, release, total, aborted, ideal, started), state
+
+
+class _Attempt:
+    """One attempt at a round's sum: the session, its network, and the clients' inputs as they become ready."""
+
+    def __init__(
+        self,
+        resolved: Resolved,
+        deployment: Deployment,
+        streams: Streams,
+        spec: RoundSpec,
+        broadcast: Broadcast,
+        cohort: tuple[int, ...],
+        states: dict[int, Any],
+        executor: Executor,
+    ) -> None:
+        sent = context.serialise(broadcast)
+        plan = resolved.plan
+        self.resolved, self.deployment, self.spec, self.cohort = resolved, deployment, spec, cohort
+        self.session = Session(
+            round=spec.round,
+            attempt=0,
+            participants=cohort,
+            context=context.digest(sent, spec, plan.client, plan.rounds),
+        )
+        self.schedule = plan.network.schedule(streams, spec.round, cohort, deployment.stages)
+        self.wire = Wire(
+            plan.network, schedule=self.schedule, slowness=plan.network.slowness(streams, spec.round, cohort)
+        )
+        self.broadcast_bytes = len(sent)
+        self.trained: list[Trained] = []
+        self.residual = np.zeros(spec.length)
+        self.clipped_norms = self.clipped_coordinates = 0
+        self.train_seconds = 0.0
+        self._task = train_and_protect(resolved, broadcast, spec, streams, states)
+        self._executor = executor
+
+    def real_sum(self) -> Sum:
+        """The protocol, every message real."""
+        releaser = self.resolved.threat.releaser
+        return perform(self.deployment, self.session, self.wire, self._inputs(), releaser)
+
+    def ideal_sum(self) -> Sum:
+        """The ideal functionality: same sum, same abort."""
+        return perform_ideal(self.deployment, self.session, self.schedule, self._inputs(), self.spec.length)
+
+    def _inputs(self) -> Inputs:
+        def inputs(present: Sequence[Party]) -> Iterable[tuple[Party, Integers]]:
+            indices = [client_index(party) for party in present]
+            for chunk in self._executor.map(self._task, chunks_of(indices)):
+                self.trained += chunk.trained
+                self.residual += chunk.residual
+                self.clipped_norms += chunk.clipped_norms
+                self.clipped_coordinates += chunk.clipped_coordinates
+                self.train_seconds += chunk.cpu_seconds
+                for update, vector in zip(chunk.trained, chunk.values, strict=True):
+                    yield client(update.client), vector
+
+        return inputs
+
+    def costs(self, ideal: bool, released: bool) -> tuple[StageCost, ...]:
+        """Broadcast, training, the protocol's stages and, where the releaser is not the server, the release."""
+        cohort, size = len(self.cohort), self.broadcast_bytes
+        link = self.resolved.plan.network
+        stages = (
+            list(self.resolved.plan.aggregation.estimate(self.resolved.terms, cohort)) if ideal else self.wire.costs
+        )
+        down = _cost("broadcast", "client", cohort, received=cohort * size, seconds=link.latency + size / link.download)
+        up = _cost("broadcast", "server", 1, messages=cohort, sent=cohort * size)
+        trained = len(self.trained)
+        each = self.train_seconds / max(1, trained)
+        rows = [up, down, _cost("train", "client", trained, cpu=self.train_seconds, seconds=each), *stages]
+        if released and self.resolved.threat.releaser != SERVER:
+            size = 8 * self.spec.length
+            rows.append(_cost("release", self.resolved.threat.releaser, 1, messages=1, sent=size))
+            rows.append(_cost("release", SERVER, 1, received=size, seconds=link.latency))
+        return tuple(rows)
+
+
+def _cost(
+    stage: str,
+    role: str,
+    parties: int,
+    *,
+    messages: int = 0,
+    sent: int = 0,
+    received: int = 0,
+    cpu: float = 0.0,
+    seconds: float = 0.0,
+) -> StageCost:
+    return StageCost(
+        stage=stage,
+        role=role,
+        parties=parties,
+        messages=messages,
+        bytes_sent=sent,
+        bytes_received=received,
+        cpu_seconds=cpu,
+        modelled_seconds=seconds,
+    )
+
+
+def _entries(mean: Reals, resolved: Resolved) -> dict[str, Vector]:
+    """The released mean, entry by entry."""
+    edges = np.cumsum(list(resolved.entries.values()))[:-1]
+    parts = np.split(mean.astype(np.float32), edges)
+    return dict(zip(resolved.entries, parts, strict=True))
+
+
+def _conclude(
+    attempt: _Attempt,
+    parameters: Vector,
+    release: Release | None,
+    total: Sum | None,
+    aborted: RoundAborted | None,
+    ideal: bool,
+    started: float,
+) -> RoundState:
+    divisor = attempt.spec.divisor or float(max(1, sum(update.weight for update in attempt.trained)))
+    losses = [update.metrics["loss"] for update in attempt.trained if "loss" in update.metrics]
+    record = RoundRecord(
+        round=attempt.spec.round,
+        cohort=attempt.cohort,
+        contributors=total.contributors if total is not None else (),
+        aborted=aborted,
+        sha256=hashlib.sha256(np.ascontiguousarray(parameters, dtype="<f4").tobytes()).hexdigest(),
+        costs=attempt.costs(ideal, released=release is not None),
+        modelled=ideal,
+        rounding_error=float(np.abs(attempt.residual).max() / divisor) if total is not None else float("nan"),
+        clipped_norms=attempt.clipped_norms,
+        clipped_coordinates=attempt.clipped_coordinates,
+        train_loss=float(np.mean(losses)) if losses else float("nan"),
+        seconds=time.perf_counter() - started,
+    )
+    return RoundState(record=record, parameters=parameters, mean=release.mean if release is not None else None)

@@ -1,0 +1,87 @@
+"""One chunk of clients: train, flatten, clip, weight, encode. The task that an executor maps over chunks."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fedpriv.encoding import Integers, Reals
+from fedpriv.engine.resolution import Resolved
+from fedpriv.errors import PlanError
+from fedpriv.learning.update import Broadcast, ClientState, Update
+from fedpriv.privacy.event import LedgerEvent
+from fedpriv.privacy.mechanism import RoundSpec
+from fedpriv.randomness import Streams
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """What the simulator keeps of one client's round. Nothing of it is sent."""
+
+    client: int
+    weight: int
+    state: ClientState
+    events: tuple[LedgerEvent, ...]
+    metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chunk:
+    """A chunk's encoded vectors and what the simulator keeps."""
+
+    trained: list[Trained]
+    values: Integers
+    """``[n, spec.length] int64``."""
+    residual: Reals
+    """``[spec.length]``: what encoding added to the chunk's sum."""
+    clipped_norms: int
+    clipped_coordinates: int
+    cpu_seconds: float
+
+
+def train_and_protect(
+    resolved: Resolved, broadcast: Broadcast, spec: RoundSpec, streams: Streams, states: Mapping[int, Any]
+) -> Callable[[Sequence[int]], Chunk]:
+    """The task of a round: client indices → their chunk. Each client has its own generators, whatever the chunk."""
+    plan, federation = resolved.plan, resolved.federation
+    module = resolved.module() if plan.model is not None else None
+
+    def task(indices: Sequence[int]) -> Chunk:
+        started = time.process_time()
+        clients = [federation.clients[index] for index in indices]
+        kept = [states[c.index] if c.index in states else plan.client.init(c) for c in clients]
+        rngs = streams.generators("training", spec.round, indices)
+        updates = plan.client.train(module, broadcast, clients, kept, rngs)  # type: ignore[arg-type]
+        sizes = [len(c) for c in clients]
+        flat = np.stack([_flatten(update, resolved, c.index) for update, c in zip(updates, clients, strict=True)])
+        encoded = plan.mechanism.protect(flat, sizes, spec, streams.generators("encoding", spec.round, indices))
+        weights = sizes if plan.mechanism.weighting == "examples" else [1] * len(sizes)
+        return Chunk(
+            trained=[
+                Trained(client=c.index, weight=weight, state=u.state, events=u.events, metrics=u.metrics)
+                for c, u, weight in zip(clients, updates, weights, strict=True)
+            ],
+            values=encoded.values,
+            residual=encoded.residual,
+            clipped_norms=encoded.clipped_norms,
+            clipped_coordinates=encoded.clipped_coordinates,
+            cpu_seconds=time.process_time() - started,
+        )
+
+    return task
+
+
+def _flatten(update: Update, resolved: Resolved, client: int) -> Reals:
+    """The payload's entries as one vector, in the plan's order."""
+    sizes = {name: np.size(vector) for name, vector in update.payload.items()}
+    if sizes != dict(resolved.entries):
+        raise PlanError(
+            f"The payload of client {client} has the entries that its algorithm announced: {dict(resolved.entries)}.",
+            value=sizes,
+            remedy="Make payload() and train() agree.",
+        )
+    return np.concatenate([np.ravel(update.payload[name]).astype(np.float64) for name in resolved.entries])

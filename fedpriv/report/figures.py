@@ -1,0 +1,141 @@
+"""Figures that go straight into a paper."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fedpriv.errors import ConfigurationError
+from fedpriv.report.tables import half_width
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Okabe and Ito 2008: distinguishable with every kind of colour vision, and in print.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+
+
+def new_figure(width: float = 5.6, height: float = 3.6, columns: int = 1) -> tuple[Figure, list[Axes]]:
+    """A figure of the library's style, drawn without any window."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure as NewFigure
+
+    figure = NewFigure(figsize=(width * columns, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = [figure.add_subplot(1, columns, place + 1) for place in range(columns)]
+    for each in axes:
+        each.spines[["top", "right"]].set_visible(False)
+        each.grid(axis="y", alpha=0.25, linewidth=0.6)
+        each.set_axisbelow(True)
+    return figure, axes
+
+
+def over_rounds(frames: Mapping[str, pd.DataFrame], y: str) -> Figure:
+    """A column over the rounds, one line per frame."""
+    figure, (axes,) = new_figure()
+    for place, (label, frame) in enumerate(frames.items()):
+        known = frame.dropna(subset=[_column(frame, y)])
+        axes.plot(known["round"], known[y], marker=".", color=_colour(place), label=label)
+    _finish(axes, "round", y, len(frames) > 1)
+    return figure
+
+
+def curves(rounds: pd.DataFrame, y: str) -> Figure:
+    """A column over the rounds, one line per label: mean over the seeds, band of the 95 % interval."""
+    figure, (axes,) = new_figure()
+    known = rounds.dropna(subset=[_column(rounds, y)])
+    groups = list(known.groupby(["federation", "label"], sort=False))
+    for place, ((federation, label), group) in enumerate(groups):
+        steps = group.groupby("round")[y]
+        mean, half = steps.mean(), steps.apply(half_width)
+        axes.plot(mean.index, mean, color=_colour(place), label=_label(known, federation, label))
+        axes.fill_between(mean.index, mean - half, mean + half, color=_colour(place), alpha=0.2, linewidth=0)
+    _finish(axes, "round", y, len(groups) > 1)
+    return figure
+
+
+def trade_off(runs: pd.DataFrame, x: str, y: str, axes: Axes | None = None) -> Figure:
+    """``y`` against ``x``: means over the seeds, error bars of the 95 % interval.
+
+    Where x is a number, one line per aggregation; ∞ has a place of its own at the right. Else one bar position a label.
+    """
+    figure, (axes,) = new_figure() if axes is None else (axes.get_figure(root=True), [axes])
+    known = runs.dropna(subset=[_column(runs, y)])
+    if x == "label" or known[_column(known, x)].dtype.kind not in "fiu":
+        _by_category(axes, known, x, y)
+    else:
+        _by_number(axes, known, x, y)
+    if figure is None:
+        raise ConfigurationError("The axes belong to a figure.", remedy="Make them with plt.subplots().")
+    return figure
+
+
+def _by_category(axes: Axes, runs: pd.DataFrame, x: str, y: str) -> None:
+    names = list(dict.fromkeys(runs[x]))
+    places = list(dict.fromkeys(runs["federation"]))
+    for shift, place in enumerate(places):
+        part = runs[runs["federation"] == place].groupby(x, sort=False)[y]
+        at = [names.index(name) + 0.16 * (shift - (len(places) - 1) / 2) for name in part.groups]
+        half = [_or_zero(half_width(group)) for _, group in part]
+        axes.errorbar(
+            at, part.mean(), yerr=half, fmt=MARKERS[shift % len(MARKERS)], capsize=3, color=_colour(shift), label=place
+        )
+    axes.set_xticks(
+        range(len(names)), names, rotation=20 if len(names) > 2 else 0, ha="right" if len(names) > 2 else "center"
+    )
+    _finish(axes, "" if x == "label" else x, y, len(places) > 1)
+
+
+def _by_number(axes: Axes, runs: pd.DataFrame, x: str, y: str) -> None:
+    finite = sorted({value for value in runs[x] if math.isfinite(value)})
+    logarithmic = len(finite) > 1 and finite[0] > 0 and finite[-1] / finite[0] > 8
+    beyond = (finite[-1] * 2.5 if logarithmic else finite[-1] * 1.25 + 0.25) if finite else 1.0
+    groups = list(runs.groupby(["federation", "aggregation"], sort=False))
+    for place, ((federation, aggregation), group) in enumerate(groups):
+        steps = group.groupby(group[x].replace(np.inf, beyond))[y]
+        mean, half = steps.mean(), [_or_zero(half_width(values)) for _, values in steps]
+        label = _label(runs, federation, aggregation)
+        style = {"fmt": MARKERS[place % len(MARKERS)], "color": _colour(place), "capsize": 3}
+        inside = mean.index < beyond if finite else np.zeros(len(mean), dtype=bool)
+        axes.errorbar(mean.index, mean, yerr=half, label=label, **style)
+        axes.plot(mean.index[inside], mean[inside], color=_colour(place))
+    if logarithmic:
+        axes.set_xscale("log")
+    ticks = [*finite, *([beyond] if np.isinf(runs[x]).any() else [])]
+    axes.set_xticks(ticks, [f"{value:g}" for value in finite] + (["∞"] if len(ticks) > len(finite) else []))
+    axes.minorticks_off()
+    _finish(axes, x, y, len(groups) > 1)
+
+
+def _finish(axes: Axes, x: str, y: str, legend: bool) -> None:
+    names = {"epsilon": "ε", "accuracy": "test accuracy", "client_bytes_up": "bytes sent per client and round"}
+    axes.set_xlabel(names.get(x, x.replace("_", " ")))
+    axes.set_ylabel(names.get(y, y.replace("_", " ")))
+    if legend:
+        axes.legend(frameon=False, fontsize="small")
+
+
+def _label(frame: pd.DataFrame, federation: str, label: str) -> str:
+    return f"{federation}: {label}" if frame["federation"].nunique() > 1 else label
+
+
+def _column(frame: pd.DataFrame, name: str) -> str:
+    if name not in frame.columns:
+        raise ConfigurationError(
+            f"The table has the columns {', '.join(map(str, frame.columns))}.", value=name, remedy="Use one of them."
+        )
+    return name
+
+
+def _or_zero(value: float) -> float:
+    return 0.0 if math.isnan(value) else value
+
+
+def _colour(place: int) -> str:
+    return COLOURS[place % len(COLOURS)]

@@ -1,0 +1,173 @@
+"""Tables over seeds: means, intervals, paired differences; as data frames, text and LaTeX."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fedpriv.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+CONFIDENCE = 0.95
+_KEYS = ["federation", "label"]
+_MEANS = (
+    "accuracy",
+    "epsilon",
+    "epsilon_server",
+    "epsilon_participant",
+    "epsilon_public",
+    "epsilon_authority",
+    "client_bytes_up",
+    "client_bytes_down",
+    "client_seconds",
+    "server_seconds",
+    "wall_seconds",
+    "aborted_rounds",
+)
+
+
+def half_width(values: Iterable[float]) -> float:
+    """Half the 95 % interval of the mean (Student's t); NaN for fewer than two values."""
+    from scipy import stats
+
+    sample = np.asarray([value for value in values if not math.isnan(value)], dtype=float)
+    if sample.size < 2:
+        return math.nan
+    spread = sample.std(ddof=1) / math.sqrt(sample.size)
+    return float(stats.t.ppf(0.5 + CONFIDENCE / 2, sample.size - 1) * spread)
+
+
+def over_seeds(runs: pd.DataFrame, columns: Iterable[str] | None = None) -> pd.DataFrame:
+    """One row per federation and label: means over the seeds, ``accuracy_ci`` the half-width of its 95 % interval."""
+    import pandas as pd
+
+    chosen = [name for name in (columns or _MEANS) if name in runs.columns]
+    rows = []
+    for keys, group in runs.groupby(_KEYS, sort=False):
+        row: dict[str, Any] = dict(zip(_KEYS, keys, strict=True))
+        row["seeds"] = len(group)
+        for name in chosen:
+            row[name] = group[name].mean()
+            if name == "accuracy":
+                row["accuracy_ci"] = half_width(group[name])
+        row["sha256"] = ", ".join(sorted({str(value)[:12] for value in group.get("sha256", pd.Series()).dropna()}))
+        row["refused"] = next((reason for reason in group["refused"] if reason), "")
+        rows.append(row)
+    table = pd.DataFrame(rows)
+    return table.drop(columns=[name for name in ("refused", "sha256") if not table[name].any()])
+
+
+def paired_differences(runs: pd.DataFrame, baseline: str, y: str) -> pd.DataFrame:
+    """Differences to a label over the same seeds of the same federation: mean and 95 % interval."""
+    import pandas as pd
+
+    if baseline not in set(runs["label"]):
+        raise ConfigurationError(
+            f"The baseline is one of {sorted(set(runs['label']))}.", value=baseline, remedy="Use a label of the study."
+        )
+    wide = runs.pivot_table(index=["federation", "seed"], columns="label", values=y, sort=False)
+    rows = []
+    for place in wide.index.get_level_values("federation").unique():
+        here = wide.loc[place]
+        for label in [name for name in here.columns if name != baseline]:
+            pairs = (here[label] - here[baseline]).dropna()
+            mean, half = float(pairs.mean()) if len(pairs) else math.nan, half_width(pairs)
+            rows.append(
+                {
+                    "federation": place,
+                    "label": label,
+                    "baseline": baseline,
+                    "pairs": len(pairs),
+                    "difference": mean,
+                    "low": mean - half,
+                    "high": mean + half,
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def number(value: Any, digits: int = 3) -> str:
+    """A number as a reader wants it: ∞ as a sign, NaN as a dash, large and small ones short."""
+    if isinstance(value, bool | str):
+        return str(value)
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return "–"
+    if isinstance(value, float) and math.isinf(value):
+        return "∞"
+    if isinstance(value, int | np.integer):
+        return f"{value:,}"
+    if float(value).is_integer() and abs(value) < 1e6:
+        return f"{value:,.0f}"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.{digits}g}"
+
+
+def text(table: pd.DataFrame, max_width: int = 44) -> str:
+    """A table in plain text, aligned, for a terminal."""
+    head = [str(name) for name in table.columns]
+    body = [[_cut(number(value), max_width) for value in row] for row in table.itertuples(index=False)]
+    widths = [max(len(line[i]) for line in [head, *body]) for i in range(len(head))]
+    numeric = [table.dtypes.iloc[i].kind in "fiu" for i in range(len(head))]
+
+    def line(cells: list[str]) -> str:
+        aligned = [c.rjust(w) if n else c.ljust(w) for c, w, n in zip(cells, widths, numeric, strict=True)]
+        return "  ".join(aligned).rstrip()
+
+    return "\n".join([line(head), "  ".join("─" * width for width in widths), *(line(cells) for cells in body)])
+
+
+def latex(table: pd.DataFrame, caption: str) -> str:
+    """A booktabs table; needs ``\\usepackage{booktabs}``."""
+    head = " & ".join(_escape(str(name).replace("_", " ")) for name in table.columns)
+    rows = [" & ".join(_escape(number(value)) for value in row) for row in table.itertuples(index=False)]
+    align = "".join("r" if kind.kind in "fiu" else "l" for kind in table.dtypes)
+    return "\n".join(
+        [
+            r"\begin{table}",
+            r"\centering",
+            rf"\caption{{{_escape(caption)}}}",
+            rf"\begin{{tabular}}{{{align}}}",
+            r"\toprule",
+            head + r" \\",
+            r"\midrule",
+            *(row + r" \\" for row in rows),
+            r"\bottomrule",
+            r"\end{tabular}",
+            r"\end{table}",
+            "",
+        ]
+    )
+
+
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "∞": r"$\infty$",
+    "ε": r"$\varepsilon$",
+    "δ": r"$\delta$",
+    "σ": r"$\sigma$",
+    "·": r"$\cdot$",
+    "≤": r"$\leq$",
+    "≥": r"$\geq$",
+    "–": "--",
+}
+
+
+def _escape(words: str) -> str:
+    return "".join(_LATEX.get(letter, letter) for letter in words)
+
+
+def _cut(words: str, width: int) -> str:
+    return words if len(words) <= width else words[: width - 1] + "…"

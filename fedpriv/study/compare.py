@@ -1,0 +1,283 @@
+"""Many runs, side by side: plans × federations × seeds."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import numpy as np
+
+from fedpriv.data import Federation
+from fedpriv.engine.executors import Executor
+from fedpriv.engine.plan import Plan
+from fedpriv.engine.resolution import Resolved
+from fedpriv.errors import ConfigurationError, FedprivError
+from fedpriv.randomness import NoiseSource
+from fedpriv.study.progress import bar
+from fedpriv.study.run import Run, run
+from fedpriv.threat import Observer
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+Source: TypeAlias = Federation | Callable[[int], Federation]
+"""A federation, or a function seed → federation."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Refusal:
+    """A plan that was refused before it ran: a row with its reason."""
+
+    error: FedprivError
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Cell:
+    """One plan over one federation with one seed."""
+
+    federation: str
+    label: str
+    plan: Plan
+    seed: int
+    outcome: Run | Refusal
+    observer: Observer
+    delta: float | None
+
+
+def compare(
+    federation: Source | Mapping[str, Source],
+    plans: Mapping[str, Plan],
+    *,
+    seeds: Iterable[int],
+    noise: NoiseSource = "seeded",
+    ideal: bool = False,
+    observer: Observer = "public",
+    delta: float | None = None,
+    on_invalid: Literal["raise", "record"] = "raise",
+    evaluate_every: int | None = None,
+    progress: bool = True,
+    executor: Executor | None = None,
+) -> Study:
+    """Run every plan over every federation with every seed.
+
+    Args:
+        federation: one federation, a function seed → federation, or several of either by name.
+        plans: label → plan, for instance from :func:`fedpriv.grid`.
+        seeds: one run each; all plans take the same ones, so that differences are paired.
+        noise: see :func:`fedpriv.run`.
+        ideal: see :func:`fedpriv.run`.
+        observer: whose ε stands in the column ``epsilon`` where a plan has no budget of its own.
+        delta: of the ε columns; by default that of a plan's budget, else a tenth of 1 / population, at most 1e-5.
+        on_invalid: ``"record"``: a plan that is refused becomes a row with the reason.
+        evaluate_every: as for :func:`fedpriv.run`; by default only the last round is measured.
+        progress: show a progress bar on a terminal.
+        executor: where clients are trained.
+
+    Raises:
+        PlanError: a plan does not fit, with ``on_invalid="raise"``.
+    """
+    seeds = list(seeds)
+    if not plans or not seeds:
+        raise ConfigurationError(
+            "A comparison has at least one plan and one seed.",
+            value={"plans": len(plans), "seeds": len(seeds)},
+            remedy='Give {"label": plan} and seeds=range(5).',
+        )
+    if on_invalid not in ("raise", "record"):
+        raise ConfigurationError('on_invalid is "raise" or "record".', value=on_invalid, remedy='Use "record".')
+    sources = federation if isinstance(federation, Mapping) else {"": federation}
+    resolve = _Resolver()
+    jobs = itertools.product(sources.items(), seeds, plans.items())
+    cells = []
+    built: tuple[str, int, Federation] | None = None
+    for (place, source), seed, (label, plan) in bar(jobs, len(sources) * len(seeds) * len(plans), "runs", progress):
+        if built is None or built[:2] != (place, seed):
+            built = (place, seed, source if isinstance(source, Federation) else source(seed))
+        data = built[2]
+        outcome: Run | Refusal
+        try:
+            resolved = resolve(data, label, plan)
+        except FedprivError as error:
+            if on_invalid == "raise":
+                raise
+            outcome = Refusal(error=error)
+        else:
+            every = plan.rounds if evaluate_every is None else evaluate_every
+            outcome = run(
+                data,
+                resolved,
+                seed=seed,
+                noise=noise,
+                ideal=ideal,
+                evaluate_every=every,
+                progress=False,
+                executor=executor,
+            )
+        target = getattr(plan.mechanism, "target", None)
+        cells.append(
+            Cell(
+                federation=place or data.name,
+                label=label,
+                plan=plan,
+                seed=seed,
+                outcome=outcome,
+                observer=target.observer if target is not None else observer,
+                delta=delta,
+            )
+        )
+    return Study(cells=tuple(cells))
+
+
+class _Resolver:
+    """Resolves each plan once per federation: solving σ and timing primitives need not be repeated for every seed."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, Resolved] = {}
+
+    def __call__(self, federation: Federation, label: str, plan: Plan) -> Resolved:
+        known = self._known.get(label)
+        if known is None or known.federation is not federation:
+            known = self._known[label] = plan.resolve(federation)
+        return known
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Study:
+    """The runs of a comparison, as tables and figures."""
+
+    cells: tuple[Cell, ...]
+
+    def __repr__(self) -> str:
+        refused = sum(isinstance(cell.outcome, Refusal) for cell in self.cells)
+        labels = len({(cell.federation, cell.label) for cell in self.cells})
+        return f"Study({labels} cells, {len(self.cells)} runs, {refused} refused)"
+
+    def _repr_html_(self) -> str:
+        return self.table().to_html(float_format="{:.4g}".format)
+
+    @cached_property
+    def frame(self) -> pd.DataFrame:
+        """One row per run: label, parts of the plan, seed, accuracy, ε per observer, bytes, seconds, SHA-256.
+
+        A refused plan is a row with its reason in ``refused``.
+        """
+        import pandas as pd
+
+        return pd.DataFrame([_row(cell) for cell in self.cells])
+
+    @cached_property
+    def rounds(self) -> pd.DataFrame:
+        """One row per run and round, see :attr:`Run.frame`."""
+        import pandas as pd
+
+        parts = [
+            cell.outcome.frame.assign(federation=cell.federation, label=cell.label, seed=cell.seed)
+            for cell in self.cells
+            if isinstance(cell.outcome, Run)
+        ]
+        return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+
+    def table(self, columns: Iterable[str] | None = None) -> pd.DataFrame:
+        """Mean over the seeds, and the 95 % interval of the mean for accuracy, one row per federation and label."""
+        from fedpriv.report.tables import over_seeds
+
+        return over_seeds(self.frame, columns)
+
+    def differences(self, baseline: str, y: str = "accuracy") -> pd.DataFrame:
+        """Paired differences to one label over the same seeds, with 95 % intervals (Student's t).
+
+        Raises:
+            ConfigurationError: no run has this label.
+        """
+        from fedpriv.report.tables import paired_differences
+
+        return paired_differences(self.frame, baseline, y)
+
+    def learns(self) -> pd.DataFrame:
+        """Who learns what: one row per label and party."""
+        import pandas as pd
+
+        seen: dict[str, dict[str, str]] = {}
+        for cell in self.cells:
+            if isinstance(cell.outcome, Run):
+                seen.setdefault(cell.label, dict(cell.outcome.learns))
+        return pd.DataFrame.from_dict(seen, orient="index").rename_axis("label").reset_index().fillna("–")
+
+    def plot(self, x: str = "label", y: str = "accuracy") -> Figure:
+        """``y`` against ``x`` with error bars over the seeds: a column of :attr:`frame`, or ``"round"`` for curves."""
+        from fedpriv.report import figures
+
+        return figures.curves(self.rounds, y) if x == "round" else figures.trade_off(self.frame, x, y)
+
+    def to_latex(self) -> str:
+        """:meth:`table` as a LaTeX table."""
+        from fedpriv.report.tables import latex
+
+        seeds = len({cell.seed for cell in self.cells})
+        return latex(self.table(), caption=f"Means over {seeds} seeds; intervals are 95 % (Student's t).")
+
+    def save(self, folder: str | Path, x: str = "label", y: str = "accuracy") -> Path:
+        """Write tables, plans, versions and the figure into a folder: whole, or not at all.
+
+        An existing folder of results is replaced; one that holds anything else is refused.
+        """
+        from fedpriv.report.saving import provenance, save
+
+        about: dict[str, Any] = {"cells": [_about(cell) for cell in self.cells], **provenance()}
+        return save(
+            folder,
+            tables={
+                "runs": self.frame,
+                "rounds": self.rounds.drop(columns="sha256", errors="ignore"),
+                "table": self.table(),
+            },
+            documents={"study": about},
+            figures={"study": self.plot(x=x, y=y)},
+            texts={"table.tex": self.to_latex()},
+        )
+
+
+def _row(cell: Cell) -> dict[str, Any]:
+    plan = cell.plan
+    row: dict[str, Any] = {
+        "federation": cell.federation,
+        "label": cell.label,
+        "aggregation": type(plan.aggregation).__name__,
+        "mechanism": type(plan.mechanism).__name__,
+        "seed": cell.seed,
+        "observer": str(cell.observer),
+        "refused": "",
+    }
+    if isinstance(cell.outcome, Refusal):
+        return row | {"accuracy": np.nan, "epsilon": np.nan, "refused": str(cell.outcome.error)}
+    summary = cell.outcome.summary(cell.delta)
+    named = f"epsilon_{cell.observer}"
+    epsilon = (
+        summary[named] if named in summary else cell.outcome.ledger.epsilon(summary["delta"], observer=cell.observer)
+    )
+    return row | {"epsilon": epsilon} | summary
+
+
+def _about(cell: Cell) -> dict[str, Any]:
+    about: dict[str, Any] = {
+        "federation": cell.federation,
+        "label": cell.label,
+        "seed": cell.seed,
+        "plan": cell.plan.describe(),
+    }
+    if isinstance(cell.outcome, Refusal):
+        return about | {"refused": str(cell.outcome.error)}
+    run = cell.outcome
+    return about | {
+        "noise": run.noise,
+        "ideal": run.ideal,
+        "federation_sha256": run.resolved.federation.fingerprint,
+        "sha256": run.sha256,
+        "learns": dict(run.learns),
+    }
