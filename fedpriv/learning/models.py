@@ -191,14 +191,13 @@ def mixes_examples(module: torch.nn.Module) -> list[str]:
 
     Does not hide: a layer of the user's own that mixes examples; only torch's are known here.
     """
-    from torch import nn
+    from torch.nn.modules.batchnorm import _BatchNorm
+    from torch.nn.modules.instancenorm import _InstanceNorm
 
-    batch = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
-    instance = (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
     return [
         f"{name or 'the model'} ({type(layer).__name__})"
         for name, layer in module.named_modules()
-        if isinstance(layer, batch) or (isinstance(layer, instance) and layer.track_running_stats)
+        if isinstance(layer, _BatchNorm) or (isinstance(layer, _InstanceNorm) and layer.track_running_stats)
     ]
 
 
