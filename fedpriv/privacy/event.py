@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from fedpriv.errors import ConfigurationError
-from fedpriv.privacy.mechanism import Adjacency, Trust
+from fedpriv.privacy.mechanism import Adjacency, Outcome, RoundSpec, Trust
 from fedpriv.privacy.sampling import SamplingRecord
 from fedpriv.randomness import NoiseSource
 
@@ -76,3 +76,22 @@ class LedgerEvent:
         for name, least in (("round", 0), ("step", 0), ("planned_contributors", 0), ("contributors", 0), ("count", 1)):
             if getattr(self, name) < least:
                 raise ConfigurationError(f"{name} is ≥ {least}.", value=getattr(self, name), remedy="Count it again.")
+
+
+def event_of(spec: RoundSpec, outcome: Outcome, *, mechanism: str, trust: Trust) -> LedgerEvent:
+    """The client-level event of a round whose noise, if any, was added to the sum in full."""
+    return LedgerEvent(
+        round=spec.round,
+        mechanism=mechanism,
+        unit="client",
+        adjacency=spec.adjacency,
+        sampling=spec.sampling,
+        clip_norm=spec.clip_norm,
+        planned_noise_multiplier=spec.noise_multiplier,
+        noise_multiplier=spec.noise_multiplier,
+        planned_contributors=spec.planned_contributors,
+        contributors=len(outcome.contributors),
+        cohort=outcome.cohort,
+        trust=trust,
+        noise_source=outcome.noise,
+    )

@@ -2,6 +2,340 @@
 
 from __future__ import annotations
 
-from fedpriv.privacy.event import LedgerEvent
+import json
+import math
+from collections.abc import Iterable
+from dataclasses import asdict
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["LedgerEvent"]
+from fedpriv.errors import ConfigurationError, PrivacyError, UnsupportedAccounting
+from fedpriv.privacy import accounting
+from fedpriv.privacy.accounting import Accountant, Conversion
+from fedpriv.privacy.event import LedgerEvent, Unit
+from fedpriv.privacy.exposure import Exposure, exposure
+from fedpriv.privacy.mechanism import Adjacency
+from fedpriv.privacy.sampling import SamplingRecord
+from fedpriv.privacy.statement import Statement
+from fedpriv.threat import Observer, ThreatModel, View, parties_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from fedpriv.privacy.budget import Budget
+
+__all__ = ["Ledger", "LedgerEvent"]
+
+_FORMAT = "fedpriv-ledger/1"
+
+
+class Ledger:
+    """What was released, to be read by any observer's eyes. Events are appended, never changed.
+
+    There is no "the ε": every figure is against an observer, for a unit, under an adjacency. A client's releases
+    compose; the worst-placed client is reported. ε is an upper bound.
+
+    Args:
+        threat: the resolved model: who sees what, broadcasts and releases included.
+        population: clients of the federation.
+        adjacency: which federations are neighbours; every event must agree.
+
+    Guarantees: an observer who sees the cohort gets no amplification, and each client is charged for the rounds it
+        really took part in; one who does not gets amplification where a theorem gives it. Noise added after the sum
+        does not count against those who see the sum.
+    Assumes: cohorts are drawn independently of clients' data; the threat model is true; dp-accounting is right.
+    Does not hide: what is not an event. Metrics and tuning that read clients' data are releases of their own.
+    Reference: Abadi et al. 2016; Mironov 2017; Koskela, Jälkö and Honkela 2020; Balle and Wang 2018.
+    """
+
+    def __init__(
+        self,
+        *,
+        threat: ThreatModel,
+        population: int,
+        adjacency: Adjacency = "zero-out",
+        events: Iterable[LedgerEvent] = (),
+    ) -> None:
+        if adjacency not in ("zero-out", "add-remove", "replace-one"):
+            raise ConfigurationError(
+                'adjacency is "zero-out", "add-remove" or "replace-one".', value=adjacency, remedy='Use "zero-out".'
+            )
+        if population < 1:
+            raise ConfigurationError(
+                "A population has at least one client.", value=population, remedy="Give the federation's client count."
+            )
+        self.threat = threat
+        self.population = population
+        self.adjacency: Adjacency = adjacency
+        self._events: list[LedgerEvent] = []
+        for event in events:
+            self.append(event)
+
+    @property
+    def events(self) -> tuple[LedgerEvent, ...]:
+        """Every event, in the order of appending."""
+        return tuple(self._events)
+
+    @property
+    def unit(self) -> Unit:
+        """The unit of every event; ``"client"`` while there is none."""
+        return self._events[0].unit if self._events else "client"
+
+    @property
+    def rounds(self) -> int:
+        """How many releases there were."""
+        return sum(event.count for event in self._events)
+
+    def append(self, event: LedgerEvent) -> None:
+        """Record a release.
+
+        Raises:
+            PrivacyError: its unit or adjacency is not the ledger's.
+            ConfigurationError: a client outside the population.
+        """
+        if event.adjacency != self.adjacency:
+            raise PrivacyError(
+                f"Every event of this ledger is under {self.adjacency} adjacency.",
+                value=event.adjacency,
+                remedy="Keep one ledger for each adjacency: their ε do not compose.",
+            )
+        if self._events and event.unit != self.unit:
+            raise PrivacyError(
+                f"Every event of this ledger is per {self.unit}.",
+                value=event.unit,
+                remedy="Keep one ledger for each unit: their ε do not compose.",
+            )
+        if event.cohort and not 0 <= min(event.cohort) <= max(event.cohort) < self.population:
+            raise ConfigurationError(
+                f"A cohort's clients are 0 … {self.population - 1}.",
+                value=(min(event.cohort), max(event.cohort)),
+                remedy="Give the ledger the federation's population.",
+            )
+        self._events.append(event)
+
+    def statement(
+        self,
+        delta: float,
+        *,
+        observer: Observer,
+        accountant: Accountant | None = None,
+        conversion: Conversion = "improved",
+        beside: bool = True,
+    ) -> Statement:
+        """The ε at δ against an observer, with everything that qualifies it.
+
+        Args:
+            delta: in (0, 1); at or above one over the population the statement says that it means little.
+            observer: ``"server"``, ``"public"``, ``"participant"``, ``"authority"`` or a Coalition.
+            accountant: None takes PLD where it applies, else RDP.
+            conversion: ``"classic"`` reproduces papers before about 2020; for RDP only.
+            beside: also compute ε by RDP.
+
+        Raises:
+            UnsupportedAccounting: an event without a theorem.
+            ConfigurationError: an unknown observer, accountant or conversion; δ out of range.
+        """
+        if not 0.0 < delta < 1.0:
+            raise ConfigurationError("δ is in (0, 1).", value=delta, remedy="Give less than one over the population.")
+        _check_choice("accountant", accountant, (None, "pld", "rdp"))
+        _check_choice("conversion", conversion, ("improved", "classic"))
+        found = self._exposure(observer)
+        reason = found.reason
+        if delta >= 1.0 / self.population:
+            reason += f"; δ is not below 1/{self.population}, so publishing one client in full would meet it"
+        chosen: Accountant = accountant or "pld"
+        epsilon, rdp_epsilon = math.inf, None
+        if found.composition is not None:
+            chosen = accountant or accounting.headline(found.composition)
+            epsilon = accounting.epsilon(found.composition, delta, self.adjacency, chosen, conversion)
+            if chosen == "rdp":
+                rdp_epsilon = epsilon
+            elif beside:
+                try:
+                    rdp_epsilon = accounting.epsilon(found.composition, delta, self.adjacency, "rdp", conversion)
+                except UnsupportedAccounting:
+                    rdp_epsilon = None
+        finite = 0.0 < epsilon < math.inf
+        hidden = found.composition is not None and bool(parties_of(observer) & self.threat.computational)
+        return Statement(
+            epsilon=epsilon,
+            delta=delta,
+            observer=str(observer),
+            unit=self.unit,
+            adjacency=self.adjacency,
+            accountant=chosen,
+            conversion=conversion,
+            rdp_epsilon=rdp_epsilon,
+            rounds=self.rounds,
+            participations=found.participations,
+            amplified=found.amplified,
+            reason=reason,
+            computational=hidden and bool(self._events),
+            simulated=finite and any(event.noise_source == "seeded" for event in self._events),
+        )
+
+    def epsilon(
+        self,
+        delta: float,
+        *,
+        observer: Observer,
+        accountant: Accountant | None = None,
+        conversion: Conversion = "improved",
+    ) -> float:
+        """The ε at δ against an observer; ``inf`` where nothing is guaranteed. See :meth:`statement` for why.
+
+        Raises:
+            UnsupportedAccounting, ConfigurationError: see :meth:`statement`.
+        """
+        statement = self.statement(delta, observer=observer, accountant=accountant, conversion=conversion, beside=False)
+        return statement.epsilon
+
+    def delta(
+        self,
+        epsilon: float,
+        *,
+        observer: Observer,
+        accountant: Accountant | None = None,
+        conversion: Conversion = "improved",
+    ) -> float:
+        """The δ at ε against an observer; 1 where nothing is guaranteed.
+
+        Raises:
+            UnsupportedAccounting, ConfigurationError: see :meth:`statement`.
+        """
+        _check_choice("accountant", accountant, (None, "pld", "rdp"))
+        _check_choice("conversion", conversion, ("improved", "classic"))
+        found = self._exposure(observer)
+        if found.composition is None:
+            return 1.0
+        chosen = accountant or accounting.headline(found.composition)
+        return accounting.delta(found.composition, epsilon, self.adjacency, chosen, conversion)
+
+    def would_exceed(self, budget: Budget, *further: LedgerEvent) -> bool:
+        """Whether the ledger, with further events, is over a budget.
+
+        Raises:
+            PrivacyError: the budget is for another unit.
+        """
+        if budget.unit != self.unit:
+            raise PrivacyError(
+                f"This ledger is per {self.unit}.", value=budget.unit, remedy="Compare it with a budget of that unit."
+            )
+        ledger = Ledger(
+            threat=self.threat,
+            population=self.population,
+            adjacency=self.adjacency,
+            events=(*self._events, *further),
+        )
+        return ledger.epsilon(budget.delta, observer=budget.observer) > budget.epsilon
+
+    def frame(self) -> pd.DataFrame:
+        """One row per event; cohorts as their sizes."""
+        import pandas as pd
+
+        rows = []
+        for event in self._events:
+            row = asdict(event)
+            sampling = row.pop("sampling") or {"kind": "unknown", "rate": math.nan}
+            row["cohort"] = len(event.cohort)
+            rows.append({**row, "sampling": sampling["kind"], "rate": sampling["rate"]})
+        return pd.DataFrame(rows)
+
+    def to_json(self) -> str:
+        """Everything needed to state ε again, with the versions that stated it."""
+        content = {
+            "format": _FORMAT,
+            "versions": {name: version(name) for name in ("dp-accounting", "numpy", "scipy")},
+            "population": self.population,
+            "adjacency": self.adjacency,
+            "threat": _threat_to(self.threat),
+            "events": [asdict(event) for event in self._events],
+        }
+        return json.dumps(content, ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> Ledger:
+        """The ledger that :meth:`to_json` wrote.
+
+        Raises:
+            ConfigurationError: not such a text.
+        """
+        try:
+            content = json.loads(text)
+            if content["format"] != _FORMAT:
+                raise ValueError(content["format"])
+            return cls(
+                threat=_threat_from(content["threat"]),
+                population=content["population"],
+                adjacency=content["adjacency"],
+                events=[_event_from(event) for event in content["events"]],
+            )
+        except (ValueError, KeyError, TypeError) as error:
+            if isinstance(error, ConfigurationError | PrivacyError):
+                raise
+            raise ConfigurationError(
+                f"A ledger is read from the JSON that to_json wrote ({_FORMAT}).",
+                value=f"{type(error).__name__}: {error}",
+                remedy="Check the file.",
+            ) from error
+
+    def __len__(self) -> int:
+        return len(self._events)
+
+    def __repr__(self) -> str:
+        return f"Ledger({self.rounds} releases, {self.population} clients, {self.adjacency})"
+
+    def _repr_html_(self) -> str:
+        frame = self.frame()
+        return f"<p>{self!r}</p>" + (frame.to_html(index=False) if len(frame) else "<p>nothing released</p>")
+
+    def _exposure(self, observer: Observer) -> Exposure:
+        return exposure(
+            self._events,
+            threat=self.threat,
+            observer=observer,
+            population=self.population,
+            adjacency=self.adjacency,
+        )
+
+
+def _check_choice(name: str, value: str | None, allowed: tuple[str | None, ...]) -> None:
+    if value not in allowed:
+        raise ConfigurationError(f"{name} is one of {allowed}.", value=value, remedy="Use one of these.")
+
+
+def _event_from(content: dict[str, Any]) -> LedgerEvent:
+    sampling = content["sampling"]
+    return LedgerEvent(
+        **{
+            **content,
+            "sampling": None if sampling is None else SamplingRecord(**sampling),
+            "cohort": tuple(content["cohort"]),
+        }
+    )
+
+
+def _threat_to(threat: ThreatModel) -> dict[str, Any]:
+    return {
+        "adversary": threat.adversary,
+        "corrupt": threat.corrupt,
+        "assumptions": list(threat.assumptions),
+        "reference": threat.reference,
+        "learns": {party: sorted(views) for party, views in sorted(threat.learns.items())},
+        "releaser": threat.releaser,
+        "exposing": [sorted(coalition) for coalition in threat.exposing],
+        "computational": sorted(threat.computational),
+    }
+
+
+def _threat_from(content: dict[str, Any]) -> ThreatModel:
+    return ThreatModel(
+        adversary=content["adversary"],
+        corrupt=content["corrupt"],
+        assumptions=tuple(content["assumptions"]),
+        reference=content["reference"],
+        learns={party: frozenset(View(view) for view in views) for party, views in content["learns"].items()},
+        releaser=content["releaser"],
+        exposing=tuple(frozenset(coalition) for coalition in content["exposing"]),
+        computational=frozenset(content["computational"]),
+    )

@@ -1,0 +1,157 @@
+"""A privacy budget as a target, solved for the noise that meets it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+
+from fedpriv.errors import BudgetUnreachable, ConfigurationError, PlanError, UnsupportedAccounting
+from fedpriv.privacy.event import GAUSSIAN, LedgerEvent, Unit
+from fedpriv.privacy.ledger import Ledger
+from fedpriv.privacy.mechanism import Setting
+from fedpriv.threat import Observer, parties_of
+
+_PRECISION = 5e-4
+"""The solved noise spends the budget to within this share of ε."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """ε at δ, against an observer, for a unit: the target of a plan.
+
+    Args:
+        epsilon: > 0.
+        delta: in (0, 1); for unit "client" below one over the population.
+        observer: against whom: ``"server"``, ``"public"``, ``"participant"``, ``"authority"`` or a Coalition.
+        unit: ``"client"`` or ``"record"``.
+
+    Raises:
+        ConfigurationError: a number out of range, an unknown observer or unit.
+    """
+
+    epsilon: float
+    delta: float
+    observer: Observer
+    unit: Unit = "client"
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.epsilon) and self.epsilon > 0):
+            raise ConfigurationError("A budget's ε is finite and > 0.", value=self.epsilon, remedy="Give e.g. 2.0.")
+        if not 0.0 < self.delta < 1.0:
+            raise ConfigurationError("A budget's δ is in (0, 1).", value=self.delta, remedy="Give e.g. 1e-5.")
+        if self.unit not in ("client", "record"):
+            raise ConfigurationError(
+                'A budget\'s unit is "client" or "record".', value=self.unit, remedy='Use unit="client".'
+            )
+        parties_of(self.observer)
+
+
+def check_delta(delta: float, population: int) -> None:
+    """Raises ConfigurationError unless δ < 1 / population.
+
+    At δ = 1/n a mechanism that publishes one client's data in full meets (0, δ).
+    """
+    if not delta < 1.0 / population:
+        raise ConfigurationError(
+            f"δ is below one over the number of clients, 1/{population}.",
+            value=delta,
+            remedy=f"Give delta ≤ {0.1 / population:.1g}, or more clients.",
+        )
+
+
+def solve_noise_multiplier(budget: Budget, setting: Setting) -> float:
+    """The smallest noise multiplier of central Gaussian noise with which the whole run stays within the budget.
+
+    Solved through the very ledger that states ε afterwards. Where the observer sees the cohort, or where no
+    amplification theorem applies, every client is planned to take part in every round.
+
+    Raises:
+        BudgetUnreachable: the observer sees more than noisy releases: no noise helps.
+        ConfigurationError: δ is not below 1 / population.
+        PlanError: a budget per record.
+        UnsupportedAccounting: no theorem for this sampling and adjacency.
+    """
+    if budget.unit != "client":
+        raise PlanError(
+            "Noise on the sum of clients' updates is budgeted per client.",
+            value=budget.unit,
+            remedy='Use unit="client", or clip and noise per example inside the client.',
+        )
+    check_delta(budget.delta, setting.population)
+
+    def stated(noise_multiplier: float) -> float:
+        statement = _planned(noise_multiplier, setting).statement(budget.delta, observer=budget.observer, beside=False)
+        if math.isinf(statement.epsilon):
+            raise BudgetUnreachable(
+                f"A finite ε against the {budget.observer} needs noise that this observer cannot see past.",
+                value=statement.reason,
+                remedy='Name the observer "public", or use an aggregator or mechanism whose noise is inside the sum.',
+            )
+        return statement.epsilon
+
+    def by_rdp(noise_multiplier: float) -> float:
+        return _planned(noise_multiplier, setting).epsilon(budget.delta, observer=budget.observer, accountant="rdp")
+
+    start = max(1.0, math.sqrt(setting.rounds))
+    if stated(start) == 0.0:
+        raise PlanError(
+            f"A budget names an observer who sees a release; against the {budget.observer} any noise gives ε = 0.",
+            value=budget,
+            remedy='Name "public", "participant" or whoever holds the noisy sum.',
+        )
+    with suppress(UnsupportedAccounting):  # RDP is fast and never below PLD: its solution is a tight upper end
+        start = _solve(by_rdp, budget.epsilon, start, factor=2.0)
+    return _solve(stated, budget.epsilon, start, factor=1.25)
+
+
+def _planned(noise_multiplier: float, setting: Setting) -> Ledger:
+    """The ledger of a run in which the worst-placed client takes part in every round."""
+    ledger = Ledger(threat=setting.threat, population=setting.population, adjacency=setting.adjacency)
+    ledger.append(
+        LedgerEvent(
+            round=0,
+            mechanism=GAUSSIAN,
+            unit="client",
+            adjacency=setting.adjacency,
+            sampling=setting.sampling.accounting(setting.population),
+            clip_norm=1.0,
+            planned_noise_multiplier=noise_multiplier,
+            noise_multiplier=noise_multiplier,
+            planned_contributors=setting.least_honest,
+            contributors=1,
+            cohort=(0,),
+            trust="central",
+            noise_source="os",
+            count=setting.rounds,
+        )
+    )
+    return ledger
+
+
+def _solve(spent: Callable[[float], float], target: float, start: float, *, factor: float) -> float:
+    """The noise at which ``spent``, falling, is just at or below the target: regula falsi (Illinois) in log-log."""
+    high, at_high = start, spent(start)
+    while at_high > target:
+        high *= factor
+        at_high = spent(high)
+    low, at_low = high / factor, spent(high / factor)
+    while at_low <= target:
+        high, at_high = low, at_low
+        low /= factor
+        at_low = spent(low)
+    # Aim at the middle of the tolerated band, so that one side of it is soon hit.
+    goal = math.log(target * (1.0 - 0.5 * _PRECISION))
+    left, right = math.log(at_low) - goal, math.log(max(at_high, 1e-300)) - goal
+    while at_high < target * (1.0 - _PRECISION) and high / low > 1.0 + 1e-12:
+        share = left / (left - right)
+        middle = math.exp(math.log(low) + min(max(share, 1e-3), 1.0 - 1e-3) * math.log(high / low))
+        value = spent(middle)
+        if value <= target:
+            high, at_high, right = middle, value, math.log(max(value, 1e-300)) - goal
+            left *= 0.5
+        else:
+            low, left = middle, math.log(value) - goal
+            right *= 0.5
+    return high

@@ -1,0 +1,141 @@
+"""What an observer's view of a run amounts to: rules 3 and 4 of the ledger, before any accountant is asked."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from fedpriv.errors import ConfigurationError, UnsupportedAccounting
+from fedpriv.privacy.accounting import Composition, Sampled
+from fedpriv.privacy.event import GAUSSIAN, NON_PRIVATE, LedgerEvent
+from fedpriv.privacy.mechanism import Adjacency
+from fedpriv.threat import Observer, ThreatModel, View, parties_of
+
+BEFORE_NOISE = frozenset({View.UPDATES, View.EXACT_SUM, View.GROUP_SUMS})
+"""What central noise does not cover."""
+RELEASED = BEFORE_NOISE | {View.NOISY_SUM, View.ROUND_MODELS, View.FINAL_MODEL}
+"""What depends on clients' data. A final model is charged for every round that it was made from."""
+MEMBERSHIP = frozenset({View.COHORT, View.SURVIVORS})
+"""What tells who took part."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exposure:
+    """What the worst-placed client is exposed to.
+
+    Args:
+        composition: for the accountant; None where no bound exists (ε = ∞).
+        participations: of the worst-placed client; None where the observer cannot tell.
+        amplified: whether amplification by sampling is counted on.
+        reason: why, in words.
+    """
+
+    composition: Composition | None
+    reason: str
+    participations: int | None = None
+    amplified: bool = False
+
+
+def exposure(
+    events: Sequence[LedgerEvent], *, threat: ThreatModel, observer: Observer, population: int, adjacency: Adjacency
+) -> Exposure:
+    """Apply the rules, strongest first.
+
+    Raises:
+        ConfigurationError: an unknown observer, or a client outside the population.
+        UnsupportedAccounting: an event that these rules and the accountants do not cover.
+    """
+    parties = parties_of(observer)
+    if not events:
+        return Exposure(composition=Composition(), reason="nothing was released", participations=0)
+    seen = threat.sees(observer)
+    if adjacency == "add-remove" and seen & MEMBERSHIP:
+        return Exposure(
+            composition=None,
+            reason="the observer sees who takes part, so a client that joins or leaves is seen to do so; "
+            "state zero-out adjacency, or hide the cohort",
+        )
+    if not seen & RELEASED:
+        hidden = "only ciphertexts or masked vectors" if parties & threat.computational else "nothing that was released"
+        return Exposure(composition=Composition(), reason=f"the observer sees {hidden}", participations=0)
+    if any(event.mechanism == NON_PRIVATE or event.trust == "none" for event in events):
+        return Exposure(composition=None, reason="a sum was released without noise")
+    if seen & BEFORE_NOISE and any(event.trust == "central" for event in events):
+        what = "single updates" if View.UPDATES in seen else "the sum before the noise"
+        return Exposure(
+            composition=None,
+            reason=f"the observer sees {what}; noise added after the sum protects the public, not the "
+            f"{threat.releaser}",
+        )
+    for event in events:
+        _check(event)
+    return _compose(events, bool(seen & MEMBERSHIP), population, adjacency)
+
+
+def _check(event: LedgerEvent) -> None:
+    if event.mechanism != GAUSSIAN or event.trust != "central" or event.unit != "client":
+        raise UnsupportedAccounting(
+            "This ledger accounts Gaussian noise added centrally, per client.",
+            value=f"{event.mechanism}, {event.trust}, per {event.unit}",
+            remedy="Record such a release in a ledger of its own, with an accountant that models it.",
+        )
+
+
+def _compose(events: Sequence[LedgerEvent], cohort_seen: bool, population: int, adjacency: Adjacency) -> Exposure:
+    sampled: Counter[Sampled] = Counter()
+    per_client: list[LedgerEvent] = []
+    sizes_conditioned = False
+    for event in events:
+        record = event.sampling
+        if not cohort_seen and record is not None and record.rate < 1.0 and _amplifies(record.kind, adjacency):
+            sampled[Sampled.of(event.noise_multiplier, record)] += event.count
+        else:
+            per_client.append(event)
+            sizes_conditioned |= record is None or record.kind != "none"
+    counts, noises = _participations(per_client, population)
+    cost = counts @ np.array([noise**-2.0 for noise in noises])
+    worst = int(np.argmax(cost))
+    composition = Composition(gaussian=float(cost[worst]), sampled=tuple(sorted(sampled.items())))
+    took_part = int(counts[worst].sum())
+    if sampled:
+        reason = "the cohort is hidden from the observer, so sampling amplifies"
+        if per_client:
+            reason += f"; {took_part} releases count in full"
+        return Exposure(composition=composition, reason=reason, amplified=True)
+    if cohort_seen:
+        reason = f"the observer sees the cohort: no amplification; the worst-placed client took part in {took_part}"
+    elif sizes_conditioned:
+        reason = (
+            "no amplification theorem applies here, so the claim is conditional on the cohorts that were drawn, as if "
+            f"the observer knew them; the worst-placed client took part in {took_part}"
+        )
+    else:
+        reason = f"everybody takes part; the worst-placed client took part in {took_part}"
+    return Exposure(composition=composition, reason=reason + " releases", participations=took_part)
+
+
+def _amplifies(kind: str, adjacency: Adjacency) -> bool:
+    """Poisson sampling: every adjacency. Without replacement: replace-one only (Wang et al. 2019, theorem 27)."""
+    return kind == "poisson" or (kind == "fixed-size" and adjacency == "replace-one")
+
+
+def _participations(events: Sequence[LedgerEvent], population: int) -> tuple[npt.NDArray[np.int64], tuple[float, ...]]:
+    """``[population, k]``: how often each client took part at each of the k noise multipliers, which are sorted.
+
+    Counted in integers and by sorted kind, so that neither the order of events nor their grouping changes a bit of ε.
+    """
+    noises = tuple(sorted({event.noise_multiplier for event in events}))
+    column = {noise: index for index, noise in enumerate(noises)}
+    counts = np.zeros((population, len(noises)), dtype=np.int64)
+    for event in events:
+        cohort = np.asarray(event.cohort, dtype=np.int64)
+        if cohort.size and not 0 <= int(cohort.min()) <= int(cohort.max()) < population:
+            raise ConfigurationError(
+                f"A cohort's clients are 0 … {population - 1}.", value=int(cohort.max()), remedy="Check the population."
+            )
+        counts[cohort, column[event.noise_multiplier]] += event.count
+    return counts, noises

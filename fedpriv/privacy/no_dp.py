@@ -1,0 +1,133 @@
+"""No differential privacy: bounded coordinates, exact weighted mean. The baseline of every comparison."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import numpy as np
+
+from fedpriv.encoding import FixedPoint, Integers, Reals, require_finite
+from fedpriv.errors import CohortTooSmall, ConfigurationError, DataError
+from fedpriv.privacy.event import NON_PRIVATE, LedgerEvent, event_of
+from fedpriv.privacy.mechanism import Encoded, Outcome, Release, RoundSpec, Setting, Trust
+from fedpriv.randomness import Gaussian
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoDP:
+    """The exact mean of the contributors' updates, weighted by their numbers of examples or equally.
+
+    One coordinate is appended to every vector: the client's weight. The protected sum therefore carries the summed
+    weight of exactly those clients who are in it, and dropouts need no correction.
+
+    Args:
+        limit: coordinates are cut to ±limit (and counted) before they are encoded.
+        bits: of an encoded coordinate, sign included, 2 … 40.
+        weighting: ``"examples"`` (FedAvg's weights) or ``"equal"``.
+
+    Raises:
+        ConfigurationError: a limit that is not finite and positive, bits out of range, an unknown weighting.
+
+    Guarantees: nothing. The ledger states ε = ∞ for everybody who sees a release.
+    Assumes: nothing.
+    Does not hide: the released mean and, with ``"examples"``, the exact total number of examples of the contributors.
+        Whoever sees single updates sees each client's number of examples; whoever sees two sums that differ by one
+        client (a dropout, a change of cohort) can subtract them and obtain that client's update and number.
+    Reference: McMahan et al. 2017, algorithm 1.
+    """
+
+    limit: float = 4.0
+    bits: int = 20
+    weighting: Literal["examples", "equal"] = "examples"
+    trust: Trust = field(default="none", init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self._codec()
+        if self.weighting not in ("examples", "equal"):
+            raise ConfigurationError(
+                'weighting is "examples" or "equal".', value=self.weighting, remedy='Use "examples" for FedAvg.'
+            )
+
+    def _codec(self) -> FixedPoint:
+        return FixedPoint.for_limit(self.limit, self.bits)
+
+    def init(self, setting: Setting) -> RoundSpec:
+        """The terms of round 0; they change in their number only."""
+        return RoundSpec(
+            round=0,
+            length=setting.length + 1,
+            codec=self._codec(),
+            max_weight=setting.largest_client if self.weighting == "examples" else 1,
+            clip_norm=None,
+            noise_multiplier=0.0,
+            divisor=None,
+            sampling=setting.sampling.accounting(setting.population),
+            adjacency=setting.adjacency,
+            planned_contributors=setting.least_honest,
+        )
+
+    def begin(self, state: RoundSpec, round: int) -> RoundSpec:
+        return replace(state, round=round)
+
+    def protect(
+        self, updates: Reals, examples: Sequence[int], spec: RoundSpec, rngs: Sequence[np.random.Generator]
+    ) -> Encoded:
+        """Cut, encode, multiply by the weight, append the weight: ``[n, d]`` → ``[n, d + 1]``.
+
+        Raises:
+            NonFiniteInput: NaN or infinity in an update.
+            DataError: a client without examples, or with more than the plan's public bound.
+        """
+        updates = np.asarray(updates, dtype=np.float64)
+        require_finite(updates)
+        weights = self._weights(examples, spec)[:, None]
+        bounded = np.clip(updates, -spec.codec.limit, spec.codec.limit)
+        encoding = spec.codec.encode(updates)
+        error = (spec.codec.decode(encoding.values) - bounded) * weights
+        return Encoded(
+            values=np.concatenate([encoding.values * weights, weights], axis=1),
+            residual=np.append(error.sum(axis=0), 0.0),
+            clipped_norms=0,
+            clipped_coordinates=encoding.clipped,
+        )
+
+    def _weights(self, examples: Sequence[int], spec: RoundSpec) -> Integers:
+        if self.weighting == "equal":
+            return np.ones(len(examples), dtype=np.int64)
+        for count in examples:
+            if not 1 <= count <= spec.max_weight:
+                raise DataError(
+                    f"A weighted client has 1 to {spec.max_weight} examples, the public bound of the plan.",
+                    value=int(count),
+                    remedy='Raise the bound on a client\'s examples, or use weighting="equal".',
+                )
+        return np.asarray(examples, dtype=np.int64)
+
+    def release(self, total: Integers, spec: RoundSpec, outcome: Outcome, gaussian: Gaussian) -> Release:
+        """The weighted mean.
+
+        Raises:
+            CohortTooSmall: nobody contributed.
+        """
+        weight = int(total[-1])
+        if weight < 1:
+            raise CohortTooSmall(
+                "A mean without noise has at least one contributor.",
+                value=len(outcome.contributors),
+                remedy="Use a larger cohort or a higher sampling rate.",
+            )
+        return Release(mean=spec.codec.decode(total[:-1]) / weight)
+
+    def advance(self, state: RoundSpec, release: Release) -> RoundSpec:
+        return state
+
+    def noise_contributors(self, setting: Setting) -> None:
+        return None
+
+    def noise_headroom(self, spec: RoundSpec, cohort: int) -> int:
+        return 0
+
+    def events(self, spec: RoundSpec, outcome: Outcome) -> tuple[LedgerEvent, ...]:
+        return (event_of(spec, outcome, mechanism=NON_PRIVATE, trust=self.trust),)
