@@ -6,8 +6,10 @@ into a single one, Σ 1/σ²; Poisson- and fixed-size-sampled ones are kept by k
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal, TypeAlias
@@ -122,7 +124,7 @@ def epsilon(
             ),
         )
     if not composition.sampled:
-        from dp_accounting.gaussian_mechanism import get_epsilon_gaussian
+        from dp_accounting.gaussian_mechanism import get_epsilon_gaussian  # type: ignore[import-untyped]
 
         return float(get_epsilon_gaussian(_sigma(composition, adjacency), delta))
     return min(bound, float(_pld(composition, adjacency).get_epsilon(delta)))
@@ -176,7 +178,7 @@ def _sigma(composition: Composition, adjacency: Adjacency) -> float:
 
 
 def _relation(adjacency: Adjacency) -> Any:
-    from dp_accounting import NeighboringRelation
+    from dp_accounting import NeighboringRelation  # type: ignore[import-untyped]
 
     return {
         "zero-out": NeighboringRelation.REPLACE_SPECIAL,
@@ -193,7 +195,7 @@ def _largest(release: Sampled, adjacency: Adjacency) -> int:
 @lru_cache(maxsize=256)
 def _rdp(composition: Composition, adjacency: Adjacency) -> tuple[tuple[float, ...], tuple[float, ...]]:
     import dp_accounting
-    from dp_accounting.rdp import RdpAccountant
+    from dp_accounting.rdp import RdpAccountant  # type: ignore[import-untyped]
 
     # dp-accounting 0.6 does not double the sensitivity for replace-one in RDP (its PLD does): google/
     # differential-privacy #378. So the noise is halved here; a test pins PLD and RDP to each other.
@@ -214,7 +216,7 @@ def _rdp(composition: Composition, adjacency: Adjacency) -> tuple[tuple[float, .
 @lru_cache(maxsize=16)
 def _pld(composition: Composition, adjacency: Adjacency) -> Any:
     import dp_accounting
-    from dp_accounting.pld import PLDAccountant
+    from dp_accounting.pld import PLDAccountant  # type: ignore[import-untyped]
 
     accountant = PLDAccountant(_relation(adjacency), _pld_step(composition))
     if composition.gaussian:
@@ -246,7 +248,8 @@ def _compose(accountant: Any, event: Any, count: int, release: Sampled, adjacenc
     import dp_accounting
 
     try:
-        accountant.compose(event, count)
+        with _quiet():
+            accountant.compose(event, count)
     except dp_accounting.UnsupportedEventError as error:
         raise UnsupportedAccounting(
             f"dp-accounting has a theorem in {type(accountant).__name__} for the sampling and the adjacency.",
@@ -255,11 +258,22 @@ def _compose(accountant: Any, event: Any, count: int, release: Sampled, adjacenc
         ) from error
 
 
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep dp-accounting from logging each RDP order that it leaves out: fewer orders mean a larger ε, no false one."""
+    log = logging.getLogger("absl")
+    before, log.disabled = log.disabled, True
+    try:
+        yield
+    finally:
+        log.disabled = before
+
+
 def _tail(composition: Composition, adjacency: Adjacency) -> float:
     """Σ P[Bin(n, q) > max_cohort] over the cut releases."""
     if not any(release.max_cohort for release, _ in composition.sampled):
         return 0.0
-    from scipy.stats import binom
+    from scipy.stats import binom  # type: ignore[import-untyped]
 
     return math.fsum(
         count * float(binom.sf(release.max_cohort, _largest(release, adjacency), release.rate))
@@ -299,6 +313,6 @@ def _rdp_epsilon(orders: tuple[float, ...], curve: tuple[float, ...], delta: flo
 def _rdp_delta(orders: tuple[float, ...], curve: tuple[float, ...], epsilon: float, conversion: Conversion) -> float:
     if conversion == "classic":
         return min(math.exp(min(0.0, (a - 1.0) * (rdp - epsilon))) for a, rdp in zip(orders, curve, strict=True))
-    from dp_accounting.rdp.rdp_privacy_accountant import compute_delta
+    from dp_accounting.rdp.rdp_privacy_accountant import compute_delta  # type: ignore[import-untyped]
 
     return float(compute_delta(orders, curve, epsilon)[0])

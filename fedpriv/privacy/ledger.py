@@ -6,7 +6,6 @@ import json
 import math
 from collections.abc import Iterable
 from dataclasses import asdict
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from fedpriv.errors import ConfigurationError, PrivacyError, UnsupportedAccounting
@@ -243,6 +242,8 @@ class Ledger:
 
     def to_json(self) -> str:
         """Everything needed to state ε again, with the versions that stated it."""
+        from importlib.metadata import version
+
         content = {
             "format": _FORMAT,
             "versions": {name: version(name) for name in ("dp-accounting", "numpy", "scipy")},
