@@ -27,7 +27,8 @@ def planned_ledger(resolved: Resolved) -> Ledger:
     state = resolved.mechanism_state
     for round in range(setting.rounds):
         spec = mechanism.begin(state, round)
-        ledger.extend(mechanism.events(spec, Outcome(cohort=everybody, contributors=everybody, noise="os")))
+        for event in mechanism.events(spec, Outcome(cohort=everybody, contributors=everybody, noise="os")):
+            ledger.append(event)
     return ledger
 
 
@@ -53,8 +54,8 @@ def explain(resolved: Resolved) -> str:
         f"{federation.classes} classes",
         f"Plan         {plan.rounds} rounds, {cohort:g} clients expected in each, at most {terms.cohort}; {name}, "
         f"{resolved.parameters:,} parameters",
-        f"Integers     {terms.length:,} coordinates on a grid of {spec.codec.step:.3g}, |input| ≤ {terms.input_bound:,}; "
-        f"sums in {terms.domain.name}, and none wraps",
+        f"Integers     {terms.length:,} coordinates on a grid of {spec.codec.step:.3g}, |input| ≤ "
+        f"{terms.input_bound:,}; sums in {terms.domain.name}, and none wraps",
         f"Aggregation  {_name(plan.aggregation)}: {_threshold(resolved)}",
         *_costs(resolved),
         *_privacy(resolved),

@@ -105,8 +105,9 @@ def run_rounds(
             outcome = Outcome(cohort=cohort, contributors=total.contributors, noise=noise)
             draws = gaussian(noise, streams, "central-noise", round)
             release = plan.mechanism.release(total.total, spec, outcome, draws)
-            state.ledger.extend(plan.mechanism.events(spec, outcome))
-            state.ledger.extend(event for update in attempt.trained for event in update.events)
+            own = [event for update in attempt.trained for event in update.events]
+            for event in (*plan.mechanism.events(spec, outcome), *own):
+                state.ledger.append(event)
             info = RoundInfo(round=round, cohort=len(cohort), population=resolved.setting.population)
             state.server = plan.server.step(state.server, _entries(release.mean, resolved), info)
             state.mechanism = plan.mechanism.advance(state.mechanism, release)
@@ -177,9 +178,8 @@ class _Attempt:
         """Broadcast, training, the protocol's stages and, where the releaser is not the server, the release."""
         cohort, size = len(self.cohort), self.broadcast_bytes
         link = self.resolved.plan.network
-        stages = (
-            list(self.resolved.plan.aggregation.estimate(self.resolved.terms, cohort)) if ideal else self.wire.costs
-        )
+        protocol = self.resolved.plan.aggregation
+        stages = protocol.estimate(self.resolved.terms, cohort) if ideal and cohort else self.wire.costs
         down = _cost("broadcast", "client", cohort, received=cohort * size, seconds=link.latency + size / link.download)
         up = _cost("broadcast", "server", 1, messages=cohort, sent=cohort * size)
         trained = len(self.trained)

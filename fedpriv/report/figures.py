@@ -86,9 +86,8 @@ def _by_category(axes: Axes, runs: pd.DataFrame, x: str, y: str) -> None:
         axes.errorbar(
             at, part.mean(), yerr=half, fmt=MARKERS[shift % len(MARKERS)], capsize=3, color=_colour(shift), label=place
         )
-    axes.set_xticks(
-        range(len(names)), names, rotation=20 if len(names) > 2 else 0, ha="right" if len(names) > 2 else "center"
-    )
+    crowded = len(names) > 2
+    axes.set_xticks(range(len(names)), names, rotation=20 if crowded else 0, ha="right" if crowded else "center")
     _finish(axes, "" if x == "label" else x, y, len(places) > 1)
 
 
@@ -101,9 +100,9 @@ def _by_number(axes: Axes, runs: pd.DataFrame, x: str, y: str) -> None:
         steps = group.groupby(group[x].replace(np.inf, beyond))[y]
         mean, half = steps.mean(), [_or_zero(half_width(values)) for _, values in steps]
         label = _label(runs, federation, aggregation)
-        style = {"fmt": MARKERS[place % len(MARKERS)], "color": _colour(place), "capsize": 3}
+        marker, colour = MARKERS[place % len(MARKERS)], _colour(place)
         inside = mean.index < beyond if finite else np.zeros(len(mean), dtype=bool)
-        axes.errorbar(mean.index, mean, yerr=half, label=label, **style)
+        axes.errorbar(mean.index, mean, yerr=half, label=label, fmt=marker, color=colour, capsize=3)
         axes.plot(mean.index[inside], mean[inside], color=_colour(place))
     if logarithmic:
         axes.set_xscale("log")
@@ -121,8 +120,8 @@ def _finish(axes: Axes, x: str, y: str, legend: bool) -> None:
         axes.legend(frameon=False, fontsize="small")
 
 
-def _label(frame: pd.DataFrame, federation: str, label: str) -> str:
-    return f"{federation}: {label}" if frame["federation"].nunique() > 1 else label
+def _label(frame: pd.DataFrame, federation: object, label: object) -> str:
+    return f"{federation}: {label}" if frame["federation"].nunique() > 1 else str(label)
 
 
 def _column(frame: pd.DataFrame, name: str) -> str:

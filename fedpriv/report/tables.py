@@ -121,7 +121,7 @@ def text(table: pd.DataFrame, max_width: int = 44) -> str:
 
 
 def latex(table: pd.DataFrame, caption: str) -> str:
-    """A booktabs table; needs ``\\usepackage{booktabs}``."""
+    """A table in the style of booktabs; the document loads that package."""
     head = " & ".join(_escape(str(name).replace("_", " ")) for name in table.columns)
     rows = [" & ".join(_escape(number(value)) for value in row) for row in table.itertuples(index=False)]
     align = "".join("r" if kind.kind in "fiu" else "l" for kind in table.dtypes)

@@ -257,11 +257,7 @@ def _row(cell: Cell) -> dict[str, Any]:
     if isinstance(cell.outcome, Refusal):
         return row | {"accuracy": np.nan, "epsilon": np.nan, "refused": str(cell.outcome.error)}
     summary = cell.outcome.summary(cell.delta)
-    named = f"epsilon_{cell.observer}"
-    epsilon = (
-        summary[named] if named in summary else cell.outcome.ledger.epsilon(summary["delta"], observer=cell.observer)
-    )
-    return row | {"epsilon": epsilon} | summary
+    return row | {"epsilon": cell.outcome.ledger.epsilon(summary["delta"], observer=cell.observer)} | summary
 
 
 def _about(cell: Cell) -> dict[str, Any]:

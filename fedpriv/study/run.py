@@ -14,7 +14,7 @@ from fedpriv.engine.executors import Executor
 from fedpriv.engine.explain import delta_of, learns, observers_of
 from fedpriv.engine.plan import Plan
 from fedpriv.engine.resolution import Resolved
-from fedpriv.engine.rounds import RoundRecord, RoundState, run_rounds
+from fedpriv.engine.rounds import RoundRecord, RoundState, State, run_rounds
 from fedpriv.errors import ConfigurationError, PlanError
 from fedpriv.learning.update import Vector
 from fedpriv.network import StageCost
@@ -85,12 +85,16 @@ def run(
     metrics: list[Mapping[str, float]] = []
     total = resolved.plan.rounds
     steps = run_rounds(resolved, seed=seed, noise=noise, ideal=ideal, executor=executor)
-    for state, carried in bar(steps, total, "rounds", progress):
+    last: tuple[RoundState, State] | None = None
+    for last in bar(steps, total, "rounds", progress):
+        state = last[0]
         if state.record.aborted is not None and on_abort == "raise":
             raise state.record.aborted
         records.append(state.record)
         due = len(records) == total or len(records) % evaluate_every == 0
         metrics.append(_evaluate(resolved, state.parameters) if due else {})
+    if last is None:
+        raise PlanError("A plan has at least one round.", value=total, remedy="Give rounds=20.")
     return Run(
         resolved=resolved,
         seed=seed,
@@ -98,9 +102,9 @@ def run(
         ideal=ideal,
         records=tuple(records),
         metrics=tuple(metrics),
-        parameters=state.parameters,
-        mean=state.mean,
-        ledger=carried.ledger,
+        parameters=last[0].parameters,
+        mean=last[0].mean,
+        ledger=last[1].ledger,
     )
 
 
