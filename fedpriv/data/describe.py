@@ -33,6 +33,7 @@ def summary(federation: Federation) -> pd.DataFrame:
 def plot(federation: Federation, ax: Axes | None = None) -> Axes:
     """Each client's records as a stack of classes."""
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import MaxNLocator
 
     n, counts, sizes = len(federation), federation.label_counts, federation.sizes
     if ax is None:
@@ -51,9 +52,9 @@ def plot(federation: Federation, ax: Axes | None = None) -> Axes:
         ax.set_xticks(range(n), names, rotation=45 if crowded else 0, ha="right" if crowded else "center")
         ax.set_xlabel("client")
     else:
-        # Clients of one main class lie side by side, the purest first: skew shows as blocks, its absence as stripes.
-        main = counts.argmax(axis=1)
-        order = np.lexsort((-counts.max(axis=1) / sizes, main))
+        # Clients of one main class lie side by side, the largest first: skew shows as blocks, its absence as bands.
+        main, purity = counts.argmax(axis=1), counts.max(axis=1) / sizes
+        order = np.lexsort((-purity, -sizes, main))
         edges = np.arange(n + 1)
         tops = np.cumsum(counts[order], axis=1)
         floor = np.zeros(n, dtype=np.int64)
@@ -61,9 +62,10 @@ def plot(federation: Federation, ax: Axes | None = None) -> Axes:
             ax.stairs(tops[:, label], edges, baseline=floor, fill=True, color=colour, label=str(label))
             floor = tops[:, label]
         ax.set_xlim(0, n)
-        ax.set_xlabel("clients, ordered by their main class")
+        ax.set_xlabel("clients, by main class, then size")
     ax.set_ylim(0, sizes.max() * 1.05)
     ax.set_ylabel("records")
+    ax.yaxis.set_major_locator(MaxNLocator(integer=True))
     ax.spines[["top", "right"]].set_visible(False)
     span = f"{sizes.min():,} to {sizes.max():,}" if sizes.min() < sizes.max() else f"{sizes[0]:,}"
     ax.set_title(

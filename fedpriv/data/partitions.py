@@ -87,7 +87,7 @@ class Dirichlet:
     ) -> list[Indices]:
         """See :meth:`Partition.split`."""
         _no_owners(self, groups)
-        classes, counts = np.unique(y, return_counts=True)
+        counts = np.unique(y, return_counts=True)[1]
         if len(y) < clients * self.min_size:
             raise DataError(
                 f"{clients} clients with at least {self.min_size} records each need {clients * self.min_size} records.",
@@ -95,7 +95,7 @@ class Dirichlet:
                 remedy="Use fewer clients, a smaller min_size, or more data.",
             )
         for _ in range(DIRICHLET_DRAWS):
-            shares = rng.dirichlet(np.full(clients, float(self.alpha)), size=len(classes))
+            shares = rng.dirichlet(np.full(clients, float(self.alpha)), size=len(counts))
             cuts = np.rint(np.cumsum(shares, axis=1)[:, :-1] * counts[:, None]).astype(np.int64)
             bounds = np.column_stack([np.zeros_like(counts), np.minimum(cuts, counts[:, None]), counts])
             if np.diff(bounds, axis=1).sum(axis=0).min() >= self.min_size:
@@ -107,8 +107,8 @@ class Dirichlet:
                 remedy="Use fewer clients, a larger alpha, a smaller min_size, or more data.",
             )
         parts: list[list[Indices]] = [[] for _ in range(clients)]
-        for label, bound in zip(classes, bounds, strict=True):
-            owned = rng.permutation(np.flatnonzero(y == label))
+        of_class = np.split(_by_label(y, rng), np.cumsum(counts)[:-1])
+        for owned, bound in zip(of_class, bounds, strict=True):
             for part, piece in zip(parts, np.split(owned, bound[1:-1]), strict=True):
                 part.append(piece)
         return [np.concatenate(part) for part in parts]
@@ -149,8 +149,7 @@ class Shards:
                 value=len(y),
                 remedy="Use fewer clients, fewer shards per client, or more data.",
             )
-        shuffled = rng.permutation(len(y))
-        shards = np.array_split(shuffled[np.argsort(y[shuffled], kind="stable")], count)
+        shards = np.array_split(_by_label(y, rng), count)
         dealt = rng.permutation(count).reshape(clients, self.per_client)
         return [np.concatenate([shards[shard] for shard in row]) for row in dealt]
 
@@ -169,6 +168,12 @@ class Natural:
                 remedy="Give clients=[an owner's name for each record] instead of a number of clients.",
             )
         return [np.flatnonzero(groups == index) for index in range(clients)]
+
+
+def _by_label(y: Labels, rng: np.random.Generator) -> Indices:
+    """The positions of all records sorted by label, at random within a label."""
+    shuffled = rng.permutation(len(y))
+    return shuffled[np.argsort(y[shuffled], kind="stable")]
 
 
 def _no_owners(partition: Partition, groups: npt.NDArray[np.int64] | None) -> None:
