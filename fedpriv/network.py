@@ -223,7 +223,7 @@ class Wire:
         self._sent, self._received, self._cpu = {}, {}, {}
 
     def _seconds(self, party: Party) -> float:
-        """One party's stage: compute, then transfer. Only clients' links are modelled; the server's is not the limit."""
+        """One party's stage: compute, then transfer. Only clients' links are modelled: the server's is no limit."""
         cpu = self._cpu.get(party, 0.0)
         if _kind(party) != CLIENT:
             return cpu
