@@ -76,6 +76,28 @@ def trade_off(runs: pd.DataFrame, x: str, y: str, axes: Axes | None = None) -> F
     return figure
 
 
+def bars(axes: Axes, frame: pd.DataFrame, x: str, columns: Mapping[str, str]) -> None:
+    """Columns of a table side by side, on a logarithmic axis, each bar with its value.
+
+    Args:
+        axes: where to draw.
+        frame: one row per group of bars.
+        x: the column that names the groups.
+        columns: column → what the legend calls it.
+    """
+    from fedpriv.report.tables import number
+
+    width = 0.8 / len(columns)
+    for place, (column, words) in enumerate(columns.items()):
+        at = np.arange(len(frame)) + width * (place - (len(columns) - 1) / 2)
+        drawn = axes.bar(at, frame[column], width=0.92 * width, color=_colour(place), label=words)
+        axes.bar_label(drawn, [number(value, 2) for value in frame[column]], fontsize="x-small", padding=2)
+    axes.set_yscale("log")
+    axes.margins(y=0.12)
+    axes.set_xticks(range(len(frame)), list(frame[x]))
+    axes.legend(frameon=False, fontsize="small", loc="upper left")
+
+
 def _by_category(axes: Axes, runs: pd.DataFrame, x: str, y: str) -> None:
     names = list(dict.fromkeys(runs[x]))
     places = list(dict.fromkeys(runs["federation"]))

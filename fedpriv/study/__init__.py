@@ -1,8 +1,8 @@
 """The calls of a researcher, and what they return."""
 
-from fedpriv.study.compare import Refusal, Study, compare
-from fedpriv.study.grid import grid
+from fedpriv.study.comparison import Refusal, Study, compare
+from fedpriv.study.grids import grid
 from fedpriv.study.mean import PrivateMean, private_mean
-from fedpriv.study.run import Run, rounds, run
+from fedpriv.study.runs import Run, rounds, run
 
 __all__ = ["PrivateMean", "Refusal", "Run", "Study", "compare", "grid", "private_mean", "rounds", "run"]

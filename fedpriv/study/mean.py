@@ -22,7 +22,7 @@ from fedpriv.privacy.ledger import Ledger
 from fedpriv.privacy.mechanism import Adjacency, Mechanism
 from fedpriv.privacy.no_dp import NoDP
 from fedpriv.randomness import NoiseSource
-from fedpriv.study.run import Run, run
+from fedpriv.study.runs import Run, run
 
 if TYPE_CHECKING:
     import torch

@@ -17,7 +17,7 @@ from fedpriv.engine.resolution import Resolved
 from fedpriv.errors import ConfigurationError, FedprivError
 from fedpriv.randomness import NoiseSource
 from fedpriv.study.progress import bar
-from fedpriv.study.run import Run, run
+from fedpriv.study.runs import Run, run
 from fedpriv.threat import Observer
 
 if TYPE_CHECKING:

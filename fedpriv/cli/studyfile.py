@@ -1,0 +1,111 @@
+"""Studies as Python files."""
+
+from __future__ import annotations
+
+import runpy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fedpriv.data import Federation
+from fedpriv.engine.plan import Plan
+from fedpriv.errors import ConfigurationError, FedprivError
+from fedpriv.report.tables import text
+from fedpriv.study import Study, compare
+
+_OPTIONAL = ("noise", "observer", "delta", "evaluate_every", "on_invalid")
+_SHOWN = (
+    "accuracy",
+    "epsilon",
+    "client_bytes_up",
+    "client_bytes_down",
+    "client_seconds",
+    "wall_seconds",
+    "aborted_rounds",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyFile:
+    """What a study file defines."""
+
+    path: Path
+    federation: Any
+    plans: Mapping[str, Plan]
+    seeds: tuple[int, ...]
+    ideal: bool
+    options: Mapping[str, Any]
+    x: str
+    y: str
+
+    @property
+    def name(self) -> str:
+        return self.path.stem
+
+
+def load(path: str) -> StudyFile:
+    """Execute a study file and take what it defines.
+
+    Raises:
+        ConfigurationError: no such file, or it does not define what a study needs.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise ConfigurationError("A study is a Python file.", value=path, remedy="See `fedpriv run --help`.")
+    names = runpy.run_path(str(file))
+    missing = [name for name in ("federation", "plans") if name not in names]
+    if missing:
+        raise ConfigurationError(
+            "A study defines `federation` and `plans`.",
+            value=f"{path} lacks {', '.join(missing)}",
+            remedy="See `fedpriv run --help`.",
+        )
+    plans = names["plans"]
+    if isinstance(plans, Plan):
+        plans = {"plan": plans}
+    if not isinstance(plans, Mapping) or not all(isinstance(plan, Plan) for plan in plans.values()):
+        raise ConfigurationError(
+            "`plans` is a Plan or {label: Plan}.", value=type(plans).__name__, remedy="Use fp.grid(plan, …)."
+        )
+    federation = names["federation"]
+    if not (isinstance(federation, Federation | Mapping) or callable(federation)):
+        raise ConfigurationError(
+            "`federation` is a Federation, a function seed -> Federation, or {name: federation}.",
+            value=type(federation).__name__,
+            remedy="Use fp.data.digits(…), fp.data.federate(…).",
+        )
+    return StudyFile(
+        path=file,
+        federation=federation,
+        plans=plans,
+        seeds=tuple(names.get("seeds", (0,))),
+        ideal=bool(names.get("ideal", False)),
+        options={name: names[name] for name in _OPTIONAL if name in names},
+        x=names.get("x", "label"),
+        y=names.get("y", "accuracy"),
+    )
+
+
+def run_study(study: StudyFile, *, out: str | None, seeds: int | None, ideal: bool) -> Study:
+    """Run, print the table, save."""
+    chosen = tuple(range(seeds)) if seeds is not None else study.seeds
+    result = compare(study.federation, study.plans, seeds=chosen, ideal=ideal or study.ideal, **dict(study.options))
+    print(text(result.table(_SHOWN)))
+    folder = result.save(out or f"results/{study.name}", x=study.x, y=study.y)
+    print(f"\nSaved to {folder}.")
+    return result
+
+
+def explain_study(study: StudyFile) -> None:
+    """Say what each plan will do over each federation, or why it is refused."""
+    sources = study.federation if isinstance(study.federation, Mapping) else {"": study.federation}
+    for place, source in sources.items():
+        federation = source if isinstance(source, Federation) else source(study.seeds[0])
+        for label, plan in study.plans.items():
+            print(f"── {' · '.join(part for part in (place, label) if part)}")
+            try:
+                print(plan.resolve(federation).explain())
+            except FedprivError as error:
+                print(f"refused: {type(error).__name__}: {error}")
+            print()
