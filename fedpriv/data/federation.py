@@ -313,10 +313,11 @@ def check_labels(y: npt.ArrayLike, holder: str) -> Labels:
         )
     if not np.isfinite(labels).all():
         raise DataError(f"No label is missing ({holder}).", value="NaN", remedy="Drop the records without a label.")
-    if (labels != np.floor(labels)).any() or labels.min() < 0:
+    bad = (labels != np.floor(labels)) | (labels < 0) | (labels >= 2**31)
+    if bad.any():
         raise DataError(
-            f"Labels are integers from 0 ({holder}).",
-            value=labels[(labels != np.floor(labels)) | (labels < 0)][0].item(),
+            f"Labels are integers from 0 to 2^31 − 1 ({holder}).",
+            value=labels[bad][0].item(),
             remedy="Number the classes 0, 1, …, e.g. with np.unique(y, return_inverse=True)[1].",
         )
     return frozen_array(labels, np.int64)  # type: ignore[return-value]
