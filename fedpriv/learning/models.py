@@ -88,7 +88,7 @@ def cnn(
             f"A cnn of {len(channels)} blocks takes images (channels, height, width) of {2 ** len(channels)} or more "
             "pixels a side.",
             value=tuple(shape),
-            remedy="Load the data with image=True or reshape it, use fewer blocks, or use models.mlp.",
+            remedy="Reshape the data to such images, use fewer blocks, or use models.mlp.",
         )
     if groups is not None and any(width % groups for width in channels):
         raise ConfigurationError(

@@ -136,8 +136,9 @@ class LocalSGD:
                         g = g.add(w, alpha=self.weight_decay)
                     if self.proximal:
                         g = g.add(w - anchor, alpha=self.proximal)
-                    v.mul_(self.momentum).add_(g)
-                    w.sub_(v, alpha=self.learning_rate)
+                    if self.momentum:
+                        g = v.mul_(self.momentum).add_(g)
+                    w.sub_(g, alpha=self.learning_rate)
                 loss_sum += loss * len(labels)
             visited, steps = visited + len(labels), steps + 1
 

@@ -201,7 +201,7 @@ def per_client(algorithm: Any) -> Any:
     :func:`fedpriv.learning.load`, and draws randomness only from ``rng`` and from torch's default generator.
 
     Raises:
-        ConfigurationError: a class without ``train_one``, or something that cannot be called.
+        ConfigurationError: a class without ``train_one``, or with a ``train`` of its own; something not callable.
     """
     if not isinstance(algorithm, type):
         if not callable(algorithm):
@@ -218,8 +218,15 @@ def per_client(algorithm: Any) -> Any:
             remedy="Define train_one(self, model, broadcast, client, state, rng) -> Update.",
         )
     for name, default in _DEFAULTS.items():
-        if name == "train" or not hasattr(algorithm, name):
+        # Methods that a class got by naming the protocol as its base are empty, not the class's own.
+        if getattr(algorithm, name, None) in (None, getattr(ClientUpdate, name)):
             setattr(algorithm, name, default)
+    if getattr(algorithm, "train", None) is not _train:
+        raise ConfigurationError(
+            "A class under @per_client has train_one or train, not both.",
+            value=algorithm.__qualname__,
+            remedy="Leave out the decorator where train handles a chunk of clients.",
+        )
     return algorithm
 
 

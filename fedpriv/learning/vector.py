@@ -31,8 +31,7 @@ def flatten(module: torch.nn.Module) -> Vector:
 
     pieces = [tensor.detach().reshape(-1).to("cpu", torch.float32) for tensor in travelling(module)]
     vector: Vector = torch.cat(pieces).numpy() if pieces else np.zeros(0, dtype=np.float32)
-    # One contiguous piece comes back from torch as a view of the module's own memory.
-    return vector.copy() if len(pieces) == 1 else vector
+    return vector
 
 
 def load(module: torch.nn.Module, vector: Vector) -> None:

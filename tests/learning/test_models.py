@@ -96,6 +96,7 @@ def test_a_factory_that_returns_one_module_again_and_again_is_not_trained_throug
         lambda shape: Net(),
         lambda a, b, c: Net(),
         lambda *, width: Net(),
+        lambda shape, *, classes: Net(),
         lambda: nn.Flatten(),
         lambda: nn.LazyLinear(3),
         lambda: nn.Linear(2, 2, dtype=torch.complex64),

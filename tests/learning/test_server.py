@@ -90,6 +90,13 @@ def test_adaptive_is_algorithm_2_of_reddi_et_al(kind):
     np.testing.assert_allclose(path(server, start, deltas)[-1], expected, rtol=0, atol=2e-7)
 
 
+def test_defaults_are_the_papers():
+    assert FedAvg() == FedAvg(learning_rate=1.0)
+    assert FedAdagrad(learning_rate=0.1) == FedAdagrad(learning_rate=0.1, beta1=0.0, tau=1e-3)
+    assert FedAdam(learning_rate=0.1) == FedAdam(learning_rate=0.1, beta1=0.9, beta2=0.99, tau=1e-3)
+    assert FedYogi(learning_rate=0.1) == FedYogi(learning_rate=0.1, beta1=0.9, beta2=0.99, tau=1e-3)
+
+
 @pytest.mark.parametrize("server", [FedAvg(), FedAvgM(), FedAdagrad(learning_rate=0.1), FedAdam(learning_rate=0.1)])
 def test_is_deterministic_and_never_changes_a_state(server):
     start = np.arange(4, dtype=np.float32)
@@ -111,7 +118,7 @@ def test_refuses_a_mean_that_does_not_fit(server):
     for mean in ({DELTA: np.zeros(2)}, {DELTA: np.zeros(1)}, {DELTA: np.zeros((3, 1))}, {"control": np.zeros(3)}):
         with pytest.raises(ConfigurationError):
             server.step(state, mean, INFO)
-    with pytest.raises(NonFiniteInput):
+    with pytest.raises(NonFiniteInput, match="released mean"):
         server.step(state, {DELTA: np.array([0.0, np.nan, 0.0])}, INFO)
     with pytest.raises(ConfigurationError):
         server.init(np.zeros((3, 1), dtype=np.float32))

@@ -207,6 +207,7 @@ def test_running_statistics_travel_and_counters_stay():
     broadcast = Broadcast(parameters=flatten(module))
     clients = [a_client(index=i, seed=i) for i in range(2)]
     algorithm = LocalSGD(learning_rate=0.1, steps=1)
+    module.eval()  # as an evaluation may have left it
     updates = train(algorithm, clients, broadcast, model=module)
     for client, update in zip(clients, updates, strict=True):
         mean = update.payload[DELTA][-2 * FEATURES : -FEATURES]  # running_mean moves by momentum 0.1 from 0

@@ -12,7 +12,7 @@ import torch
 
 from fedpriv.data import Client
 from fedpriv.errors import ConfigurationError, DataError, NonFiniteInput, TrainingFailed
-from fedpriv.learning import DELTA, Broadcast, LocalSGD, Update, flatten, load, models, per_client
+from fedpriv.learning import DELTA, Broadcast, ClientUpdate, LocalSGD, Update, flatten, load, models, per_client
 from fedpriv.learning.update import check_update
 
 SHAPE, CLASSES = (4,), 2
@@ -109,6 +109,24 @@ def test_what_a_class_says_itself_is_kept():
     assert RecordLevel().record_level is True
 
 
+@per_client
+class Child(Minimal):
+    pass
+
+
+@per_client
+class Declared(ClientUpdate):
+    train_one = Minimal.train_one
+    step = 1.0
+
+
+def test_a_subclass_and_a_declared_protocol_are_lifted_as_well():
+    for algorithm in (Child(step=1.0), Declared()):
+        assert dict(algorithm.payload(7)) == {DELTA: 7}
+        assert algorithm.record_level is False
+        assert train(algorithm, indices=(4,))[0].payload[DELTA][0] == 4.0
+
+
 def one(model, broadcast, client, state, rng):
     return Update(payload={DELTA: rng.normal(size=len(broadcast.parameters)).astype(np.float32)})
 
@@ -196,6 +214,14 @@ def test_refuses_to_lift_what_cannot_train():
         @per_client
         class Nothing:
             pass
+
+    with pytest.raises(ConfigurationError, match="not both"):
+
+        @per_client
+        class Both:
+            def train_one(self, model, broadcast, client, state, rng): ...
+
+            def train(self, model, broadcast, clients, states, rngs): ...
 
     with pytest.raises(ConfigurationError, match="function"):
         per_client(3)
