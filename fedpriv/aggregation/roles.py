@@ -50,7 +50,7 @@ class ScriptedRole:
         self.party = party
         self._transcript = transcript
         self._script: Script = ()
-        self._position = 0
+        self._at = 0
         self._heard: set[Party] = set()
         self._over = False
 
@@ -69,17 +69,19 @@ class ScriptedRole:
             ContextMismatch: it was made for another session.
             MalformedMessage: damaged, or bytes that no honest party sends.
         """
-        turn = self._script[self._position] if self._position < len(self._script) else None
+        turn = self._script[self._at] if self._at < len(self._script) else None
         if self._over or not isinstance(turn, Hear) or turn.stage != message.stage or message.recipient != self.party:
             raise self._refuse("A message arrives in its stage, at its recipient.", message)
         if message.sender not in turn.senders:
             raise self._refuse("A message comes from a party that speaks in its stage.", message)
         if message.sender in self._heard:
             raise self._refuse("A party speaks once in a stage.", message)
-        self._over = True  # until the message has proved sound
-        payload = wire.unframe(self._tag(message.stage, message.sender, message.recipient), message.body)
-        turn.take(message.sender, payload)
-        self._over = False
+        try:
+            payload = wire.unframe(self._tag(message.stage, message.sender, message.recipient), message.body)
+            turn.take(message.sender, payload)
+        except BaseException:
+            self._end()
+            raise
         self._heard.add(message.sender)
 
     def step(self, stage: str) -> list[Message]:
@@ -88,21 +90,23 @@ class ScriptedRole:
         Raises:
             UnexpectedMessage: not this role's next stage, or the role is over.
         """
-        position = self._position
+        position = self._at
         if position < len(self._script) and isinstance(self._script[position], Hear):
             position += 1
         turn = self._script[position] if position < len(self._script) else None
         if self._over or not isinstance(turn, Act) or turn.stage != stage:
-            self._over = True
+            self._end()
             raise UnexpectedMessage(
                 "A role acts once in each of its stages, in order.",
                 value=(self.party, stage),
                 remedy="Start a new attempt; one is never resumed.",
             )
-        self._over = True
-        messages = turn.do()
-        self._over = False
-        self._position = position + 1
+        try:
+            messages = turn.do()
+        except BaseException:
+            self._end()
+            raise
+        self._at = position + 1
         self._heard = set()
         return messages
 
@@ -113,8 +117,15 @@ class ScriptedRole:
     def _tag(self, stage: str, sender: Party, recipient: Party) -> bytes:
         return wire.digest(self._transcript, stage.encode(), sender.encode(), recipient.encode())[: wire.TAG]
 
-    def _refuse(self, rule: str, message: Message) -> UnexpectedMessage:
+    def forget(self) -> None:
+        """Drop what is secret; called when the role is over. Python cannot promise that the memory is wiped."""
+
+    def _end(self) -> None:
         self._over = True
+        self.forget()
+
+    def _refuse(self, rule: str, message: Message) -> UnexpectedMessage:
+        self._end()
         return UnexpectedMessage(rule, value=message, remedy="Start a new attempt; one is never resumed.")
 
 
@@ -140,6 +151,10 @@ class OneInput:
             )
         self._vector = checked_input(vector, self._terms).copy()
         self._taken = True
+
+    def drop(self) -> None:
+        """Forget the vector, and take no other."""
+        self._vector, self._taken = None, True
 
     def take(self) -> Integers:
         """The vector; the reference is dropped.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from collections.abc import Iterable
 from typing import TypeAlias
 
 import numpy as np
@@ -40,6 +41,13 @@ def digest(*parts: bytes) -> bytes:
     return hashlib.sha256(prefixed(*parts)).digest()
 
 
+def members(subset: Iterable[int], count: int) -> bytes:
+    """A subset of 0 … count − 1 as one bit for each: ⌈count / 8⌉ bytes."""
+    bits = np.zeros((1, count), dtype="<u2")
+    bits[0, list(subset)] = 1
+    return pack_rows(bits, 1).tobytes()
+
+
 class Reader:
     """Takes a message apart from the front.
 
@@ -63,20 +71,18 @@ class Reader:
         head, self._data = self._data[:size], self._data[size:]
         return head
 
-    def u32(self) -> int:
-        """A four-byte integer."""
-        return int.from_bytes(self.take(4), "little")
-
-    def increasing(self, count: int, below: int) -> tuple[int, ...]:
-        """``count`` four-byte integers in strictly increasing order, each less than ``below``.
+    def members(self, count: int) -> tuple[int, ...]:
+        """A subset of 0 … count − 1, sent as one bit for each; see :func:`members`.
 
         Raises:
-            MalformedMessage: they are not.
+            MalformedMessage: padding that is not zero.
         """
-        values = np.frombuffer(self.take(4 * count), dtype="<u4")
-        if count and (int(values[-1]) >= below or np.any(values[1:] <= values[:-1])):
-            raise self.malformed("a list that is not strictly increasing, or that names someone unknown")
-        return tuple(values.tolist())
+        bits = unpack_rows(self.take(packed_size(count, 1)), count, 1)[0]
+        return tuple(np.flatnonzero(bits).tolist())
+
+    def rest(self) -> memoryview:
+        """Everything that is left."""
+        return self.take(len(self._data))
 
     def end(self) -> None:
         """Raises MalformedMessage unless everything has been taken."""
@@ -143,9 +149,7 @@ def pack_bits(values: Words, bits: int) -> bytes:
         words[word] |= value << np.uint64(offset)
         if offset + bits > 64:
             words[word + 1] |= value >> np.uint64(64 - offset)
-    tail = values[64 * blocks :].astype("<u8")
-    single = np.unpackbits(tail.view(np.uint8).reshape(-1, 8), axis=1, bitorder="little")[:, :bits]
-    return words.tobytes() + np.packbits(single.ravel(), bitorder="little").tobytes()
+    return words.tobytes() + pack_rows(values[None, 64 * blocks :], bits).tobytes()
 
 
 def unpack_bits(data: bytes | memoryview, count: int, bits: int, dtype: npt.DTypeLike) -> Words:
@@ -170,14 +174,34 @@ def unpack_bits(data: bytes | memoryview, count: int, bits: int, dtype: npt.DTyp
         if offset + bits > 64:
             value = value | (words[word + 1] << np.uint64(64 - offset))
         rows[row] = value & mask
-    single = np.unpackbits(np.frombuffer(data, dtype=np.uint8, offset=8 * bits * blocks), bitorder="little")
-    left = count - 64 * blocks
-    if np.any(single[left * bits :]):
-        raise _badly_packed("padding that is not zero")
-    wide = np.zeros((left, 64), dtype=np.uint8)
-    wide[:, :bits] = single[: left * bits].reshape(left, bits)
-    values[64 * blocks :] = np.packbits(wide, axis=1, bitorder="little").view("<u8")[:, 0]
+    if count % 64:
+        values[64 * blocks :] = unpack_rows(memoryview(data)[8 * bits * blocks :], count % 64, bits)[0]
     return values
+
+
+def pack_rows(rows: Words, bits: int) -> npt.NDArray[np.uint8]:
+    """``[r, c]`` unsigned integers → ``[r, packed_size(c)] uint8``, bit by bit, each row by itself; for short rows."""
+    count = rows.shape[1]
+    single = np.unpackbits(rows.astype("<u8").reshape(-1, 1).view(np.uint8), axis=1, bitorder="little")[:, :bits]
+    return np.packbits(single.reshape(len(rows), count * bits), axis=1, bitorder="little")
+
+
+def unpack_rows(data: bytes | memoryview, count: int, bits: int) -> npt.NDArray[np.uint64]:
+    """The inverse of :func:`pack_rows` for rows of ``count`` integers: ``[r, count]``.
+
+    Raises:
+        MalformedMessage: not whole rows, or padding that is not zero.
+    """
+    size = packed_size(count, bits)
+    if size == 0 or len(data) % size:
+        raise _badly_packed(f"{len(data)} bytes in rows of {size}")
+    packed = np.frombuffer(data, dtype=np.uint8).reshape(-1, size)
+    single = np.unpackbits(packed, axis=1, bitorder="little")
+    if np.any(single[:, count * bits :]):
+        raise _badly_packed("padding that is not zero")
+    wide = np.zeros((len(packed) * count, 64), dtype=np.uint8)
+    wide[:, :bits] = single[:, : count * bits].reshape(-1, bits)
+    return np.packbits(wide, axis=1, bitorder="little").view("<u8").reshape(len(packed), count).astype(np.uint64)
 
 
 def _badly_packed(found: str) -> MalformedMessage:

@@ -1,0 +1,167 @@
+"""The client of Bonawitz et al. 2017, Figure 4, honest-but-curious."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fedpriv.aggregation.roles import Act, Hear, OneInput, ScriptedRole
+from fedpriv.aggregation.secagg import messages as m
+from fedpriv.crypto import agreement, envelope, prg, shamir, wire
+from fedpriv.encoding import Integers
+from fedpriv.errors import ContextMismatch, MalformedMessage, UnexpectedMessage
+from fedpriv.network import Message
+from fedpriv.randomness import secret_bytes
+from fedpriv.threat import SERVER
+
+_SERVER = frozenset({SERVER})
+
+
+class Client(ScriptedRole):
+    """Keys and seeds are made for this attempt alone and dropped after the last answer.
+
+    Args:
+        agreed: what the attempt is about.
+        position: this client's, among the invited.
+    """
+
+    def __init__(self, agreed: m.Agreed, position: int) -> None:
+        super().__init__(agreed.parties[position], agreed.transcript)
+        self._agreed = agreed
+        self._position = position
+        self._input = OneInput(agreed.terms)
+        self._envelope_key = agreement.KeyPair()
+        self._mask_key = agreement.KeyPair()
+        self._seed = secret_bytes(agreement.KEY)
+        self._roster: m.Roster
+        self._openers: dict[int, bytes] = {}
+        self._sealed: dict[int, bytes] = {}
+        self._shares: dict[int, bytes] = {}
+        self._sharers: m.Members = ()
+        self._dead: frozenset[int] = frozenset()
+        self.follow(
+            Act(m.ADVERTISE, self._advertise),
+            Hear(m.ROSTER, _SERVER, lambda _, payload: self._meet(payload)),
+            Act(m.SHARE, self._share),
+            Hear(m.ROUTE, _SERVER, lambda _, payload: self._collect(payload)),
+            Act(m.MASKED, self._mask),
+            Hear(m.SURVIVORS, _SERVER, lambda _, payload: self._mourn(payload)),
+            Act(m.UNMASK, self._reveal),
+        )
+
+    def submit(self, vector: Integers) -> None:
+        """The one vector, ``[length] int64``; see :meth:`fedpriv.aggregation.protocol.ClientRole.submit`."""
+        self._input.put(vector)
+
+    def _advertise(self) -> list[Message]:
+        return [self.send(SERVER, m.ADVERTISE, self._envelope_key.public + self._mask_key.public)]
+
+    def _meet(self, payload: memoryview) -> None:
+        """U1: refused where it is too small, or names other keys for this client than it advertised."""
+        roster = m.Roster.decode(self._agreed, payload)
+        self._agreed.require_cohort(roster.members)
+        own = (self._position, self._envelope_key.public, self._mask_key.public)
+        if own not in zip(roster.members, roster.envelope_keys, roster.mask_keys, strict=True):
+            raise ContextMismatch(
+                "A roster carries the keys that this client advertised.", remedy="Start a new attempt."
+            )
+        self._roster = roster
+
+    def _share(self) -> list[Message]:
+        """Shares of the mask key and of the self-mask seed, one envelope for each other member of U1."""
+        roster = self._required(m.ROSTER)
+        limbs = shamir.split(
+            shamir.limbs(self._mask_key.secret() + self._seed),
+            threshold=self._agreed.parameters.threshold,
+            points=[member + 1 for member in roster.members],
+        )
+        shares = [row.tobytes() for row in shamir.pack(limbs.reshape(-1, m.LIMBS)).reshape(len(limbs), -1)]
+        envelopes = [roster.commitment(self._position, self._seed)]
+        for member, public, share in zip(roster.members, roster.envelope_keys, shares, strict=True):
+            if member == self._position:
+                self._shares[member] = share
+                continue
+            secret = self._envelope_key.agree(public)
+            there = roster.envelope_context(self._position, member)
+            back = roster.envelope_context(member, self._position)
+            key = agreement.derive(secret, salt=roster.transcript, info=there)
+            self._openers[member] = agreement.derive(secret, salt=roster.transcript, info=back)
+            envelopes.append(envelope.seal(key, share, there))
+        return [self.send(SERVER, m.SHARE, b"".join(envelopes))]
+
+    def _collect(self, payload: memoryview) -> None:
+        """U2 and its envelopes."""
+        reader = wire.Reader(payload, m.ROUTE)
+        sharers = m.decode_members(self._agreed, reader, within=self._roster.members, name=m.ROUTE)
+        self._agreed.require_survivors(sharers, self._agreed.parameters.least)
+        if self._position not in sharers:
+            raise UnexpectedMessage(
+                "A client that shared its keys is among those that did.", remedy="Start a new attempt."
+            )
+        self._sealed = {member: bytes(reader.take(m.ENVELOPE)) for member in sharers if member != self._position}
+        reader.end()
+        self._sharers = sharers
+
+    def _mask(self) -> list[Message]:
+        """Open every envelope first: a server that told others another roster or model gets no masked vector."""
+        roster = self._required(m.ROUTE)
+        for member, sealed in self._sealed.items():
+            opened = envelope.unseal(self._openers[member], sealed, roster.envelope_context(member, self._position))
+            if len(opened) != 2 * m.SHARE_BYTES:
+                raise MalformedMessage("An envelope holds two shares.", remedy="Drop the sender or the attempt.")
+            self._shares[member] = opened
+        publics = dict(zip(roster.members, roster.mask_keys, strict=True))
+        keys = {
+            member: roster.pairwise_mask(self._agreed, self._position, member, self._mask_key.agree(publics[member]))
+            for member in self._sharers
+            if member != self._position
+        }
+        vector = self._input.take().astype(self._agreed.word)
+        prg.mask(
+            vector,
+            add=[
+                roster.self_mask(self._agreed, self._position, self._seed),
+                *(key for member, key in keys.items() if self._position < member),
+            ],
+            subtract=[key for member, key in keys.items() if self._position > member],
+        )
+        self._openers, self._sealed = {}, {}
+        return [self.send(SERVER, m.MASKED, wire.pack_bits(vector, self._agreed.ring.bits))]
+
+    def _mourn(self, payload: memoryview) -> None:
+        """A dead-list alone decides who is dead and who is alive: nobody can be both."""
+        reader = wire.Reader(payload, m.SURVIVORS)
+        dead = frozenset(m.decode_members(self._agreed, reader, within=self._sharers, name=m.SURVIVORS))
+        reader.end()
+        if self._position in dead:
+            raise UnexpectedMessage("A client that sent its vector is alive.", remedy="Start a new attempt.")
+        alive = [member for member in self._sharers if member not in dead]
+        self._agreed.require_survivors(alive, self._agreed.parameters.least)
+        self._dead = dead
+
+    def _reveal(self) -> list[Message]:
+        """Of each member of U2 one share: of the mask key if dead, of the self-mask seed if alive; never both."""
+        self._required(m.SURVIVORS)
+        size = m.SHARE_BYTES
+        chosen = [
+            self._shares[member][:size] if member in self._dead else self._shares[member][size:]
+            for member in self._sharers
+        ]
+        self.forget()
+        return [self.send(SERVER, m.UNMASK, b"".join(chosen))]
+
+    def _required(self, stage: str) -> m.Roster:
+        if SERVER not in self._heard:
+            raise UnexpectedMessage(f"A client acts after the server's {stage} message.", remedy="Start a new attempt.")
+        return self._roster
+
+    def forget(self) -> None:
+        """Drop keys, seed, shares and vector; nothing is done with them once the role is over."""
+        for secret in ("_envelope_key", "_mask_key", "_seed", "_openers", "_shares"):
+            vars(self).pop(secret, None)
+        self._input.drop()
+
+
+def lifted(words: wire.Words, bits: int) -> Integers:
+    """Ring elements as the signed integers of least magnitude: ``int64`` in [-2^(bits-1), 2^(bits-1))."""
+    shift = np.int64(64 - bits)
+    return (words.astype("<u8").view(np.int64) << shift) >> shift

@@ -1,0 +1,144 @@
+"""What an attempt without losses costs: bytes from the message formats, seconds from the primitives."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from fedpriv.aggregation.protocol import Terms
+from fedpriv.aggregation.secagg import messages as m
+from fedpriv.aggregation.secagg.parameters import Parameters
+from fedpriv.aggregation.timing import cpu_seconds
+from fedpriv.crypto import agreement, envelope, prg, shamir, wire
+from fedpriv.encoding import Ring
+from fedpriv.network import StageCost
+from fedpriv.threat import CLIENT, SERVER
+
+
+def estimate(terms: Terms, ring: Ring, parameters: Parameters) -> tuple[StageCost, ...]:
+    """One attempt with every invited client, in which nobody is lost."""
+    n = parameters.participants
+    bits = wire.packed_size(n, 1)
+    envelopes = m.ENVELOPE * (n - 1)
+    speed = _speed()
+    mask = speed.mask_start + terms.length * _seconds_per_word(wire.word_type(ring.bits).itemsize)
+    pack, unpack = _seconds_to_pack(ring.bits)
+    shares = _seconds_to_share(n, parameters.threshold)
+    open_shares = _seconds_to_open(n, parameters.threshold)
+    return (
+        *_up(m.ADVERTISE, n, m.KEYS, 2 * speed.key_pair, 0.0),
+        *_down(m.ROSTER, n, bits + m.KEYS * n, 0.0, 0.0),
+        *_up(m.SHARE, n, agreement.KEY + envelopes, shares + (n - 1) * speed.to_seal, 0.0),
+        *_down(m.ROUTE, n, bits + envelopes, 0.0, 0.0),
+        *_up(
+            m.MASKED,
+            n,
+            wire.packed_size(terms.length, ring.bits),
+            n * mask + (n - 1) * speed.to_open + terms.length * pack,
+            n * terms.length * unpack,
+        ),
+        *_down(m.SURVIVORS, n, bits, 0.0, 0.0),
+        *_up(m.UNMASK, n, m.SHARE_BYTES * n, 0.0, 0.0),
+        _row(m.RECONSTRUCT, SERVER, 1, cpu=open_shares + n * (mask + 2 * speed.derive)),
+    )
+
+
+def _up(stage: str, n: int, payload: int, client_seconds: float, server_seconds: float) -> tuple[StageCost, StageCost]:
+    """Each client sends one message to the server."""
+    size = n * (wire.FRAME + payload)
+    return (
+        _row(stage, CLIENT, n, messages=n, sent=size, cpu=n * client_seconds),
+        _row(stage, SERVER, 1, received=size, cpu=server_seconds),
+    )
+
+
+def _down(
+    stage: str, n: int, payload: int, client_seconds: float, server_seconds: float
+) -> tuple[StageCost, StageCost]:
+    """The server sends one message to each client."""
+    size = n * (wire.FRAME + payload)
+    return (
+        _row(stage, CLIENT, n, received=size, cpu=n * client_seconds),
+        _row(stage, SERVER, 1, messages=n, sent=size, cpu=server_seconds),
+    )
+
+
+def _row(
+    stage: str, role: str, parties: int, *, messages: int = 0, sent: int = 0, received: int = 0, cpu: float
+) -> StageCost:
+    return StageCost(
+        stage=stage,
+        role=role,
+        parties=parties,
+        messages=messages,
+        bytes_sent=sent,
+        bytes_received=received,
+        cpu_seconds=cpu,
+        modelled_seconds=cpu / parties,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Speed:
+    """CPU seconds of one call of each primitive."""
+
+    key_pair: float
+    derive: float
+    mask_start: float
+    to_seal: float
+    """Agree with a peer, derive both directions' keys, seal."""
+    to_open: float
+    """Open an envelope, agree on the mask, derive its key."""
+
+
+@lru_cache(maxsize=1)
+def _speed() -> _Speed:
+    one, other = agreement.KeyPair(), agreement.KeyPair()
+    key, context, shares = bytes(32), bytes(80), bytes(2 * m.SHARE_BYTES)
+    sealed = envelope.seal(key, shares, context)
+    few = np.zeros(1, dtype="<u4")
+    agree = cpu_seconds(lambda: one.agree(other.public))
+    derive = cpu_seconds(lambda: agreement.derive(key, salt=key, info=context))
+    return _Speed(
+        key_pair=cpu_seconds(agreement.KeyPair),
+        derive=derive,
+        mask_start=cpu_seconds(lambda: prg.mask(few, add=(key,))),
+        to_seal=agree + 2 * derive + cpu_seconds(lambda: envelope.seal(key, shares, context)),
+        to_open=agree + derive + cpu_seconds(lambda: envelope.unseal(key, sealed, context)),
+    )
+
+
+@lru_cache
+def _seconds_per_word(itemsize: int) -> float:
+    target = np.zeros(4 * prg.PIECE // itemsize, dtype=f"<u{itemsize}")
+    return cpu_seconds(lambda: prg.mask(target, add=(bytes(32),) * 4)) / (4 * target.size)
+
+
+@lru_cache
+def _seconds_to_pack(bits: int) -> tuple[float, float]:
+    """Of one value: to pack (and hash the frame), to unpack (and check it)."""
+    values = np.zeros(1 << 16, dtype=wire.word_type(bits))
+    tag = bytes(wire.TAG)
+    packed = wire.pack_bits(values, bits)
+    framed = wire.frame(tag, packed)
+    there = cpu_seconds(lambda: wire.frame(tag, wire.pack_bits(values, bits)))
+    back = cpu_seconds(lambda: wire.unpack_bits(wire.unframe(tag, framed), values.size, bits, values.dtype))
+    return there / values.size, back / values.size
+
+
+@lru_cache
+def _seconds_to_share(n: int, threshold: int) -> float:
+    secrets = np.zeros(2 * m.LIMBS, dtype=np.int64)
+    return cpu_seconds(
+        lambda: shamir.pack(shamir.split(secrets, threshold=threshold, points=range(1, n + 1))), repeat=1
+    )
+
+
+@lru_cache
+def _seconds_to_open(n: int, threshold: int) -> float:
+    answer = bytes(n * m.SHARE_BYTES)
+    unpacked = cpu_seconds(lambda: shamir.unpack(answer, m.LIMBS), repeat=1)
+    shares = np.zeros((threshold, n * m.LIMBS), dtype=np.int64)
+    return 2 * n * unpacked + cpu_seconds(lambda: shamir.combine(range(1, threshold + 1), shares), repeat=1)
