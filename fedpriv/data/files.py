@@ -1,4 +1,8 @@
-"""The files of data sets: from a folder of the user's, or fetched once, and never used unless their checksum holds."""
+"""The files of data sets: from a folder of the user's, or fetched once, and never used unless their checksum holds.
+
+What was not reproduced: the public addresses themselves. Download, archives, mirrors and damage are tested against a
+local server; that these addresses deliver files with these checksums is as others recorded it.
+"""
 
 from __future__ import annotations
 
