@@ -7,8 +7,8 @@ unity; TenSEAL returns the real part of each slot divided by Δ.
 **Where the error comes from** (SEAL 4, ``encryptor.cpp`` and ``util/rlwe.cpp``). The public key is
 (p₀, p₁) = (−p₁·s − e, p₁) mod qP. Encryption of an encoded polynomial m draws u with uniform ternary coefficients and
 e₁, e₂ from a centred binomial distribution with |eᵢ| ≤ 21, forms cᵢ = pᵢ·u + eᵢ₊₁ *at the key level*, mod qP, divides
-by P and rounds (``divide_and_round_q_last``), and adds m to the first part. With rᵢ the rounding errors, each coefficient
-in [−½, ½], a sum of K ciphertexts decrypts to Σ m + N with
+by P and rounds (``divide_and_round_q_last``), and adds m to the first part. With rᵢ the rounding errors, each
+coefficient in [−½, ½], a sum of K ciphertexts decrypts to Σ m + N with
 
     N = Σₖ (e₁ + e₂·s − e·u)ₖ / P  +  Σₖ r₀ₖ  +  s · Σₖ r₁ₖ.
 
@@ -30,8 +30,8 @@ in [−½, ½], a sum of K ciphertexts decrypts to Σ m + N with
 
 **What is assumed.** In 2 and 4 the residues cᵢ mod P are taken as uniform. c₁ = p₁·u + e₂ with p₁ uniform and
 independent of s is an RLWE sample under u, and given (c₁, s) everything in 2 can be computed; for 4 the whole
-ciphertext is pseudorandom. Exceeding the bound noticeably more often than stated would thus distinguish RLWE: the failure
-probability is the stated one plus K times the advantage against the assumption on which secrecy rests anyway.
+ciphertext is pseudorandom. Exceeding the bound noticeably more often than stated would thus distinguish RLWE: the
+failure probability is the stated one plus K times the advantage against the assumption on which secrecy rests anyway.
 
 **Reference** Cheon, Kim, Kim, Song 2017 (section 3); Kim, Papadimitriou, Polyakov 2022 (RNS-CKKS errors);
 Higham 2002 (section 24.1).
