@@ -21,6 +21,7 @@ from fedpriv.aggregation.protocol import (
 
 if TYPE_CHECKING:
     from fedpriv.aggregation.ckks import CKKS
+    from fedpriv.aggregation.keys import KeyAuthority
     from fedpriv.aggregation.paillier import Paillier
     from fedpriv.aggregation.secagg import SecureAggregation
 
@@ -29,6 +30,7 @@ __all__ = [
     "Aggregator",
     "ClientRole",
     "Deployment",
+    "KeyAuthority",
     "Paillier",
     "PlainSum",
     "Releaser",
@@ -43,6 +45,7 @@ __all__ = [
 
 _LAZY = {
     "CKKS": "fedpriv.aggregation.ckks",
+    "KeyAuthority": "fedpriv.aggregation.keys",
     "Paillier": "fedpriv.aggregation.paillier",
     "SecureAggregation": "fedpriv.aggregation.secagg",
 }

@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return int(arguments.command(arguments))
     except FedprivError as error:
-        print(f"fedpriv: {type(error).__name__}: {error}", file=sys.stderr)
+        print(f"fedpriv: {type(error).__name__}: {error}", *getattr(error, "__notes__", ()), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("\nfedpriv: interrupted; nothing was written.", file=sys.stderr)

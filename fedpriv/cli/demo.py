@@ -70,7 +70,7 @@ def demo(out: str | Path, *, clients: int, rounds: int, seeds: int, say: Callabl
     study = fp.compare(
         federation, fp.grid(plan, mechanism=[*noise.values(), plan.mechanism]), seeds=range(seeds), delta=DELTA
     )
-    curve = study.table(["accuracy", "epsilon"]).drop(columns=["federation", "sha256"])
+    curve = study.table(["accuracy", "epsilon"]).drop(columns="federation")
     say(f"\nWhat ε costs, against whoever sees the models (client level, zero-out, δ = {DELTA:g}, {seeds} seeds):\n")
     say(text(curve))
     folder = save(
@@ -126,7 +126,7 @@ def _compare_protocols(
             }
         )
         if noise == "none":
-            seen = learns(protocol.threat_model)
+            seen = learns(resolved.threat)
             views.append(
                 {"protocol": name, **{party: seen.get(party, "–") for party in ("server", "client", "authority")}}
             )

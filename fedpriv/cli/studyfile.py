@@ -6,13 +6,16 @@ import runpy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fedpriv.data import Federation
 from fedpriv.engine.plan import Plan
 from fedpriv.errors import ConfigurationError, FedprivError
 from fedpriv.report.tables import text
 from fedpriv.study import Study, compare
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _OPTIONAL = ("noise", "observer", "delta", "evaluate_every", "on_invalid")
 _SHOWN = (
@@ -91,7 +94,13 @@ def run_study(study: StudyFile, *, out: str | None, seeds: int | None, ideal: bo
     """Run, print the table, save."""
     chosen = tuple(range(seeds)) if seeds is not None else study.seeds
     result = compare(study.federation, study.plans, seeds=chosen, ideal=ideal or study.ideal, **dict(study.options))
-    print(text(result.table(_SHOWN)))
+    table = result.table(_SHOWN)
+    print(text(table.drop(columns="refused", errors="ignore")))
+    for reason in dict.fromkeys(table.get("refused", [])):
+        if reason:
+            print(
+                f"\nRefused: {', '.join(_name(row) for _, row in table.iterrows() if row['refused'] == reason)}. {reason}"
+            )
     folder = result.save(out or f"results/{study.name}", x=study.x, y=study.y)
     print(f"\nSaved to {folder}.")
     return result
@@ -109,3 +118,7 @@ def explain_study(study: StudyFile) -> None:
             except FedprivError as error:
                 print(f"refused: {type(error).__name__}: {error}")
             print()
+
+
+def _name(row: pd.Series[Any]) -> str:
+    return f"{row['federation']} · {row['label']}"

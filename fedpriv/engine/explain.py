@@ -85,9 +85,10 @@ def _name(part: object) -> str:
 def _threshold(resolved: Resolved) -> str:
     threat, cohort = resolved.threat, resolved.terms.cohort
     least = resolved.plan.aggregation.least_contributors(cohort)
+    colluding = "any clients" if threat.corrupt >= 1 else f"up to {threat.corrupt:.0%} of the clients"
     return (
-        f"{threat.adversary}, at most {threat.corrupt:.0%} of clients collude; a cohort of {cohort} gives a sum of at "
-        f"least {least} or none; {threat.releaser} holds the sum"
+        f"{threat.adversary}, {colluding} may collude; a cohort of {cohort} gives a sum of at least {least} or none; "
+        f"{threat.releaser} holds the sum"
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import TYPE_CHECKING, Any
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from fedpriv.aggregation import PlainSum
 from fedpriv.aggregation.protocol import Aggregator
 from fedpriv.errors import ConfigurationError
+from fedpriv.learning import models
 from fedpriv.learning.server import FedAvg, ServerOptimizer
 from fedpriv.learning.update import ClientUpdate
 from fedpriv.network import Network
@@ -105,13 +105,11 @@ class Plan:
 
 
 def describe(value: Any) -> Any:
-    """A JSON-able description of a part of a plan: dataclasses by type and fields, callables by name."""
+    """A JSON-able description of a part of a plan: objects by type and fields, callables by name."""
     if is_dataclass(value) and not isinstance(value, type):
         named: dict[str, Any] = {"type": type(value).__name__}
         named.update({item.name: describe(getattr(value, item.name)) for item in fields(value)})
         return named
-    if isinstance(value, functools.partial):
-        return {"call": describe(value.func), "args": describe(list(value.args)), **describe(value.keywords)}
     if isinstance(value, Mapping):
         return {str(key): describe(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
@@ -119,5 +117,5 @@ def describe(value: Any) -> Any:
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if callable(value):
-        return f"{getattr(value, '__module__', '?')}.{getattr(value, '__qualname__', type(value).__name__)}"
-    return f"{type(value).__module__}.{type(value).__qualname__}"
+        return models.describe(value)
+    return {"type": type(value).__name__} | {name: describe(item) for name, item in sorted(vars(value).items())}

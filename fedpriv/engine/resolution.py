@@ -135,7 +135,7 @@ def _parameters(plan: Plan, federation: Federation) -> int:
         raise PlanError(
             "Per-example clipping needs a model in which examples do not meet.",
             value=mixing,
-            remedy="Replace BatchNorm by torch.nn.GroupNorm.",
+            remedy=models.MIXING_REMEDY,
         )
     return int(flatten(module).size)
 

@@ -16,7 +16,7 @@ from fedpriv.engine import context
 from fedpriv.engine.executors import Executor, Inline, chunks_of
 from fedpriv.engine.resolution import Resolved
 from fedpriv.engine.training import Trained, train_and_protect
-from fedpriv.errors import RoundAborted
+from fedpriv.errors import FedprivError, RoundAborted
 from fedpriv.learning.server import RoundInfo
 from fedpriv.learning.update import Broadcast, Vector
 from fedpriv.network import StageCost, Wire
@@ -101,6 +101,9 @@ def run_rounds(
             total = attempt.ideal_sum() if ideal else attempt.real_sum()
         except RoundAborted as error:
             aborted = error
+        except FedprivError as error:
+            error.add_note(f"In round {round}.")
+            raise
         if total is not None:
             outcome = Outcome(cohort=cohort, contributors=total.contributors, noise=noise)
             draws = gaussian(noise, streams, "central-noise", round)

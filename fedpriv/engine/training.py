@@ -11,11 +11,11 @@ import numpy as np
 
 from fedpriv.encoding import Integers, Reals
 from fedpriv.engine.resolution import Resolved
-from fedpriv.errors import PlanError
-from fedpriv.learning.update import Broadcast, ClientState, Update
+from fedpriv.learning.update import Broadcast, ClientState, Update, check_update
 from fedpriv.privacy.event import LedgerEvent
 from fedpriv.privacy.mechanism import RoundSpec
 from fedpriv.randomness import Streams
+from fedpriv.threat import client
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,13 +75,7 @@ def train_and_protect(
     return task
 
 
-def _flatten(update: Update, resolved: Resolved, client: int) -> Reals:
-    """The payload's entries as one vector, in the plan's order."""
-    sizes = {name: np.size(vector) for name, vector in update.payload.items()}
-    if sizes != dict(resolved.entries):
-        raise PlanError(
-            f"The payload of client {client} has the entries that its algorithm announced: {dict(resolved.entries)}.",
-            value=sizes,
-            remedy="Make payload() and train() agree.",
-        )
-    return np.concatenate([np.ravel(update.payload[name]).astype(np.float64) for name in resolved.entries])
+def _flatten(update: Update, resolved: Resolved, index: int) -> Reals:
+    """The payload's entries as one vector, in the plan's order; what cannot be summed is refused here."""
+    check_update(update, resolved.entries, client(index))
+    return np.concatenate([update.payload[name].astype(np.float64) for name in resolved.entries])

@@ -33,7 +33,7 @@ _MEANS = (
 
 def half_width(values: Iterable[float]) -> float:
     """Half the 95 % interval of the mean (Student's t); NaN for fewer than two values."""
-    from scipy import stats
+    from scipy import stats  # type: ignore[import-untyped]
 
     sample = np.asarray([value for value in values if not math.isnan(value)], dtype=float)
     if sample.size < 2:
@@ -55,11 +55,12 @@ def over_seeds(runs: pd.DataFrame, columns: Iterable[str] | None = None) -> pd.D
             row[name] = group[name].mean()
             if name == "accuracy":
                 row["accuracy_ci"] = half_width(group[name])
-        row["sha256"] = ", ".join(sorted({str(value)[:12] for value in group.get("sha256", pd.Series()).dropna()}))
+        if len(group) == 1 and "sha256" in group:  # one seed: labels with the same model are seen at a glance
+            row["sha256"] = str(group["sha256"].iloc[0] or "")[:12]
         row["refused"] = next((reason for reason in group["refused"] if reason), "")
         rows.append(row)
     table = pd.DataFrame(rows)
-    return table.drop(columns=[name for name in ("refused", "sha256") if not table[name].any()])
+    return table if table["refused"].any() else table.drop(columns="refused")
 
 
 def paired_differences(runs: pd.DataFrame, baseline: str, y: str) -> pd.DataFrame:
