@@ -20,9 +20,9 @@ _ZEROS = bytes(PIECE)
 _START = bytes(16)
 
 
-def keystream(key: bytes) -> CipherContext:
-    """AES-256-CTR from counter 0. The counter starts at 0 always: a key must be used for one vector only."""
-    return Cipher(AES256(key), CTR(_START)).encryptor()
+def keystream(key: bytes, start: bytes = _START) -> CipherContext:
+    """AES-256-CTR. Masks start the 16-byte counter at 0 always, so a key must be used for one vector only."""
+    return Cipher(AES256(key), CTR(start)).encryptor()
 
 
 def expand(key: bytes, length: int) -> bytes:

@@ -29,9 +29,9 @@ class Client(ScriptedRole):
         self._agreed = agreed
         self._position = position
         self._input = OneInput(agreed.terms)
-        self._envelope_key = agreement.KeyPair()
-        self._mask_key = agreement.KeyPair()
-        self._seed = secret_bytes(agreement.KEY)
+        self._envelope_key: agreement.KeyPair
+        self._mask_key: agreement.KeyPair
+        self._seed: bytes
         self._roster: m.Roster
         self._openers: dict[int, bytes] = {}
         self._sealed: dict[int, bytes] = {}
@@ -53,6 +53,9 @@ class Client(ScriptedRole):
         self._input.put(vector)
 
     def _advertise(self) -> list[Message]:
+        """Fresh keys and a fresh seed, for this attempt alone."""
+        self._envelope_key, self._mask_key = agreement.KeyPair(), agreement.KeyPair()
+        self._seed = secret_bytes(agreement.KEY)
         return [self.send(SERVER, m.ADVERTISE, self._envelope_key.public + self._mask_key.public)]
 
     def _meet(self, payload: memoryview) -> None:

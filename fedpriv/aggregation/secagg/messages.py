@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -131,7 +132,7 @@ class Roster:
         reader.end()
         half = agreement.KEY
         rows = [keys[i : i + KEYS] for i in range(0, len(keys), KEYS)]
-        transcript = wire.digest(b"fedpriv/secagg/T1", agreed.transcript, bytes(payload))
+        transcript = wire.digest(b"T1", SUITE.encode(), agreed.transcript, bytes(payload))
         return cls(members, tuple(row[:half] for row in rows), tuple(row[half:] for row in rows), transcript)
 
     @staticmethod
@@ -139,24 +140,29 @@ class Roster:
         """From the advertised keys by position."""
         return wire.members(keys, agreed.invited) + b"".join(keys[position] for position in sorted(keys))
 
+    @cached_property
+    def _heads(self) -> dict[str, bytes]:
+        """Each purpose, bound to T1; what follows a head has a fixed length, so that it is unambiguous."""
+        purposes = ("envelope", "commitment", "self-mask", "pairwise-mask")
+        return {purpose: wire.prefixed(SUITE.encode(), purpose.encode(), self.transcript) for purpose in purposes}
+
     def envelope_context(self, sender: int, recipient: int) -> bytes:
         """Of one envelope: HKDF info and associated data."""
-        return wire.prefixed(b"fedpriv/secagg/envelope", self.transcript, wire.u32(sender), wire.u32(recipient))
+        return self._heads["envelope"] + wire.u32(sender) + wire.u32(recipient)
 
     def commitment(self, position: int, seed: bytes) -> bytes:
         """To a self-mask seed: a key derived from it for no other purpose."""
-        info = wire.prefixed(b"fedpriv/secagg/commitment", wire.u32(position))
+        info = self._heads["commitment"] + wire.u32(position)
         return agreement.derive(seed, salt=self.transcript, info=info)
 
     def self_mask(self, agreed: Agreed, position: int, seed: bytes) -> bytes:
         """The key of a client's own mask."""
-        info = wire.prefixed(b"fedpriv/secagg/self-mask", wire.u32(position), _shape(agreed))
+        info = self._heads["self-mask"] + wire.u32(position) + _shape(agreed)
         return agreement.derive(seed, salt=self.transcript, info=info)
 
     def pairwise_mask(self, agreed: Agreed, one: int, other: int, secret: bytes) -> bytes:
         """The key of the mask that two clients share; the lower position adds it, the higher subtracts it."""
-        low, high = sorted((one, other))
-        info = wire.prefixed(b"fedpriv/secagg/pairwise-mask", wire.u32(low), wire.u32(high), _shape(agreed))
+        info = self._heads["pairwise-mask"] + wire.u32(min(one, other)) + wire.u32(max(one, other)) + _shape(agreed)
         return agreement.derive(secret, salt=self.transcript, info=info)
 
 

@@ -1,0 +1,88 @@
+"""AES-256-CTR against its vectors, and masks against a slow reference."""
+
+from __future__ import annotations
+
+import re
+
+import cryptography_vectors
+import numpy as np
+import pytest
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fedpriv.crypto import prg
+
+
+def xor(one: bytes, other: bytes) -> bytes:
+    return bytes(a ^ b for a, b in zip(one, other, strict=True))
+
+
+def test_sp800_38a_section_f_5_5() -> None:
+    key = bytes.fromhex("603deb1015ca71be2b73aef0857d77811f352c073b6108d72d9810a30914dff4")
+    start = bytes.fromhex("f0f1f2f3f4f5f6f7f8f9fafbfcfdfeff")
+    plaintext = bytes.fromhex(
+        "6bc1bee22e409f96e93d7e117393172aae2d8a571e03ac9c9eb76fac45af8e51"
+        "30c81c46a35ce411e5fbc1191a0a52eff69f2445df4f9b17ad2b417be66c3710"
+    )
+    ciphertext = bytes.fromhex(
+        "601ec313775789a5b7a7f504bbf3d228f443e3ca4d62b59aca84e990cacaf5c5"
+        "2b0930daa23de94ce87017ba2d84988ddfc9c58db67aada613c2dd08457941a6"
+    )
+    assert prg.keystream(key, start).update(plaintext) == ciphertext
+
+
+def test_rfc3686_aes256() -> None:
+    with cryptography_vectors.open_vector_file("ciphers/AES/CTR/aes-256-ctr.txt", "r") as file:
+        text = file.read()
+    vectors = [dict(re.findall(r"^(\w+) = (\w+)", block, re.MULTILINE)) for block in text.split("COUNT = ")[1:]]
+    assert len(vectors) >= 3
+    for vector in vectors:
+        stream = prg.keystream(bytes.fromhex(vector["KEY"]), bytes.fromhex(vector["IV"]))
+        assert stream.update(bytes.fromhex(vector["PLAINTEXT"])).hex().upper() == vector["CIPHERTEXT"].upper()
+
+
+def test_expansion_is_aes_of_the_counters_from_zero() -> None:
+    key = bytes(range(32))
+    counters = b"".join(i.to_bytes(16, "big") for i in range(9))
+    assert prg.expand(key, 144) == Cipher(algorithms.AES256(key), modes.ECB()).encryptor().update(counters)
+
+
+@pytest.mark.parametrize("kind", ["<u2", "<u4", "<u8"])
+@pytest.mark.parametrize("length", [0, 1, 7, 650, 3 * prg.PIECE // 8 + 5])
+def test_masks_equal_a_slow_reference(kind: str, length: int) -> None:
+    width = np.dtype(kind).itemsize
+    rng = np.random.default_rng(0)
+    values = rng.integers(0, 2 ** (8 * width) - 1, length, dtype=kind, endpoint=True)
+    add = [bytes([i]) * 32 for i in range(3)]
+    subtract = [bytes([i]) * 32 for i in range(10, 12)]
+    expected = values.copy()
+    for key in add:
+        expected += np.frombuffer(prg.expand(key, width * length), dtype=kind)
+    for key in subtract:
+        expected -= np.frombuffer(prg.expand(key, width * length), dtype=kind)
+    masked = values.copy()
+    prg.mask(masked, add=add, subtract=subtract)
+    assert np.array_equal(masked, expected)
+    prg.mask(masked, add=subtract, subtract=add)
+    assert np.array_equal(masked, values)
+
+
+@given(st.integers(0, 200), st.integers(0, 2**32))
+def test_any_number_of_masks_cancels(keys: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    names = [rng.bytes(32) for _ in range(keys)]
+    vector = np.arange(11, dtype="<u4")
+    prg.mask(vector, add=names)
+    if keys:
+        assert not np.array_equal(vector, np.arange(11))
+    prg.mask(vector, subtract=iter(reversed(names)))
+    assert np.array_equal(vector, np.arange(11))
+
+
+def test_only_the_vector_itself_is_changed() -> None:
+    whole = np.zeros(100, dtype="<u4")
+    prg.mask(whole[10:90], add=[bytes(32)])
+    assert not whole[:10].any()
+    assert not whole[90:].any()
+    assert whole[10:90].any()
