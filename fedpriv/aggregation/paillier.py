@@ -75,9 +75,7 @@ class Paillier:
     @property
     def threat_model(self) -> ThreatModel:
         return self.keys.threat_model(
-            assumptions=(
-                f"Decisional composite residuosity is hard mod {self.key_bits} bits: {self.security_bits}-bit security.",
-            ),
+            assumptions=(f"Composite residuosity is hard: {self.key_bits} bits, {self.security_bits}-bit security.",),
             reference="Paillier 1999, scheme 1",
         )
 

@@ -148,14 +148,19 @@ class PublicKey:
         return self._data
 
     def encrypt(self, values: npt.NDArray[np.float64], scale: float) -> bytes:
-        """Encrypt ``[slots] float64`` with fresh randomness; |value| · scale must stay below q/4.
+        """Encrypt ``[slots] float64`` with fresh randomness.
 
         Raises:
-            ConfigurationError: not one value for each slot.
+            ConfigurationError: not one value for each slot, not finite, or |value| · scale not below 2^(bits of q − 2).
+                The values are not shown.
         """
         if values.shape != (self.parameters.slots,):
             raise ConfigurationError(
                 f"A ciphertext holds {self.parameters.slots} values.", value=values.shape, remedy="Pad with zeros."
+            )
+        if not np.abs(values).max() * scale < 2.0 ** (self.parameters.moduli[0] - 2):  # also true of NaN
+            raise ConfigurationError(
+                "Encoded values stay below a quarter of the modulus.", remedy="Use scale_for(largest sum)."
             )
         return bytes(_tenseal().ckks_vector(self._context, values.tolist(), scale).serialize())
 
