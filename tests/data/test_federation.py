@@ -27,7 +27,7 @@ def small(**changes: object) -> Federation:
 
 
 @given(
-    records=st.integers(20, 80),
+    records=st.integers(30, 80),
     clients=st.integers(1, 6),
     partition=st.sampled_from([IID(), Shards(2), Dirichlet(5.0)]),
     test=st.floats(0.05, 0.5),
