@@ -153,9 +153,7 @@ def delta(
         tail = (1.0 + math.exp(min(epsilon, 700.0))) * _tail(composition, adjacency)
         bound = _rdp_delta(orders, curve, epsilon, conversion) + tail
     elif not composition.sampled:
-        from dp_accounting.gaussian_mechanism import get_delta_gaussian
-
-        bound = float(get_delta_gaussian(_sigma(composition, adjacency), epsilon))
+        bound = _gaussian_delta(_sigma(composition, adjacency), epsilon)
     else:
         bound = float(_pld(composition, adjacency).get_delta(epsilon))
     if composition.sampled:
@@ -175,6 +173,15 @@ def rdp_curve(composition: Composition, adjacency: Adjacency) -> dict[float, flo
 def _sigma(composition: Composition, adjacency: Adjacency) -> float:
     """The one Gaussian that equals the unamplified part. Replacing moves the sum by up to twice the clip norm."""
     return (0.5 if adjacency == "replace-one" else 1.0) / math.sqrt(composition.gaussian)
+
+
+def _gaussian_delta(sigma: float, epsilon: float) -> float:
+    """Balle and Wang 2018, theorem 8: Φ(1/2σ - εσ) - e^ε Φ(-1/2σ - εσ), in logarithms."""
+    from scipy.stats import norm  # type: ignore[import-untyped]
+
+    first = float(norm.logcdf(0.5 / sigma - epsilon * sigma))
+    second = epsilon + float(norm.logcdf(-0.5 / sigma - epsilon * sigma))
+    return math.exp(first) * -math.expm1(min(0.0, second - first))
 
 
 def _relation(adjacency: Adjacency) -> Any:
@@ -273,7 +280,7 @@ def _tail(composition: Composition, adjacency: Adjacency) -> float:
     """Σ P[Bin(n, q) > max_cohort] over the cut releases."""
     if not any(release.max_cohort for release, _ in composition.sampled):
         return 0.0
-    from scipy.stats import binom  # type: ignore[import-untyped]
+    from scipy.stats import binom
 
     return math.fsum(
         count * float(binom.sf(release.max_cohort, _largest(release, adjacency), release.rate))

@@ -1,0 +1,403 @@
+"""Who may be told which ε: every rule by hand."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.optimize import brentq
+from scipy.stats import norm
+
+from fedpriv.errors import ConfigurationError, PrivacyError, UnsupportedAccounting
+from fedpriv.privacy import Budget, FixedSizeSampling, FullParticipation, Ledger, LedgerEvent, PoissonSampling
+from fedpriv.threat import PUBLIC, SERVER, Coalition, ThreatModel, View
+
+DELTA = 1e-5
+
+
+def gaussian_epsilon(sigma: float) -> float:
+    """Balle and Wang 2018, theorem 8, by hand."""
+
+    def excess(eps: float) -> float:
+        second = math.exp(eps + norm.logcdf(-1 / (2 * sigma) - eps * sigma))
+        return norm.cdf(1 / (2 * sigma) - eps * sigma) - second - DELTA
+
+    return brentq(excess, 0, 300, xtol=1e-12)
+
+
+def ledger_of(threat, *events, population=10, adjacency="zero-out") -> Ledger:
+    return Ledger(threat=threat, population=population, adjacency=adjacency, events=events)
+
+
+def test_central_noise_protects_the_public_but_not_the_server(plain, event) -> None:
+    ledger = ledger_of(plain, *(event(range(10), 4.0, round=r) for r in range(16)))
+    assert ledger.epsilon(DELTA, observer="server") == math.inf
+    assert ledger.delta(1.0, observer="server") == 1.0
+    statement = ledger.statement(DELTA, observer="server")
+    assert "single updates" in statement.reason
+    assert "not the server" in statement.reason
+    assert "∞" in str(statement)
+    for observer in ("public", "participant", "authority"):
+        assert ledger.epsilon(DELTA, observer=observer) == pytest.approx(gaussian_epsilon(4 / math.sqrt(16)), abs=1e-6)
+        assert ledger.epsilon(DELTA, observer=observer) == pytest.approx(4.377178, abs=1e-6)
+    assert ledger.epsilon(DELTA, observer=Coalition(server=True)) == math.inf
+
+
+def test_secure_aggregation_does_not_hide_the_sum_from_the_server(masked, event) -> None:
+    ledger = ledger_of(masked, event(range(10)))
+    statement = ledger.statement(DELTA, observer="server")
+    assert statement.epsilon == math.inf
+    assert "the sum before the noise" in statement.reason
+    assert not statement.computational  # nothing is hidden, so nothing is hidden computationally
+
+
+def test_with_a_key_authority_the_server_is_finite_and_the_authority_is_not(keyed, event) -> None:
+    ledger = ledger_of(keyed, event(range(10), 2.0))
+    server = ledger.statement(DELTA, observer="server")
+    assert server.epsilon == pytest.approx(gaussian_epsilon(2.0), abs=1e-6)
+    assert server.computational
+    assert "if the cryptography holds" in str(server)
+    authority = ledger.statement(DELTA, observer="authority")
+    assert authority.epsilon == math.inf
+    assert "not the authority" in authority.reason
+    together = ledger.statement(DELTA, observer=Coalition(server=True, authority=True))
+    assert together.epsilon == math.inf
+    assert "single updates" in together.reason
+
+
+def test_who_sees_the_cohort_gets_realised_participations_and_no_amplification(keyed, event) -> None:
+    sampling = PoissonSampling(0.3).accounting(10)
+    cohorts = [(0, 1, 2), (2, 3), (2, 4, 5), (), (1, 2)]  # client 2 takes part in 4, client 1 in 2
+    ledger = ledger_of(keyed, *(event(c, 3.0, round=r, sampling=sampling) for r, c in enumerate(cohorts)))
+    server = ledger.statement(DELTA, observer="server")
+    assert server.participations == 4
+    assert not server.amplified
+    assert server.epsilon == pytest.approx(gaussian_epsilon(3.0 / math.sqrt(4)), abs=1e-6)
+    public = ledger.statement(DELTA, observer="public")
+    assert public.amplified
+    assert public.participations is None
+    assert 0 < public.epsilon < server.epsilon
+    # The public's ε does not depend on who was drawn; the server's does.
+    others = ledger_of(keyed, *(event((r,), 3.0, round=r, sampling=sampling) for r in range(5)))
+    assert others.epsilon(DELTA, observer="public") == public.epsilon
+    assert others.epsilon(DELTA, observer="server") == pytest.approx(gaussian_epsilon(3.0), abs=1e-6)
+
+
+def test_the_survivors_give_the_cohort_away(keyed, event) -> None:
+    sampling = PoissonSampling(0.1).accounting(10)
+    told = keyed.with_views({PUBLIC: frozenset({View.SURVIVORS})})
+    ledger = ledger_of(told, event((1,), 2.0, sampling=sampling))
+    assert not ledger.statement(DELTA, observer="public").amplified
+
+
+def test_the_worst_client_is_the_most_exposed_not_the_most_frequent(keyed, event) -> None:
+    noisy = [event((0,), 10.0, round=r) for r in range(5)]
+    ledger = ledger_of(keyed, *noisy, event((1,), 1.0, round=5))
+    statement = ledger.statement(DELTA, observer="server")
+    assert statement.epsilon == pytest.approx(gaussian_epsilon(1.0), abs=1e-6)
+    assert statement.participations == 1
+
+
+def test_different_noise_composes_exactly(keyed, event) -> None:
+    ledger = ledger_of(keyed, event((0,), 1.5), event((0,), 4.0, round=1, count=3))
+    sigma = 1 / math.sqrt(1 / 1.5**2 + 3 / 4.0**2)
+    assert ledger.epsilon(DELTA, observer="public") == pytest.approx(gaussian_epsilon(sigma), abs=1e-6)
+
+
+def test_achieved_noise_counts_not_planned(keyed, event) -> None:
+    starved = event((0,), 2.0, planned_noise_multiplier=4.0)
+    assert ledger_of(keyed, starved).epsilon(DELTA, observer="public") == pytest.approx(gaussian_epsilon(2.0), abs=1e-6)
+
+
+def test_dropped_clients_are_charged(keyed, event) -> None:
+    assert ledger_of(keyed, event((0, 1), 2.0, contributors=1)).statement(DELTA, observer="server").participations == 1
+
+
+@pytest.mark.parametrize("observer", ["public", "server", "participant", "authority"])
+def test_a_release_without_noise_is_infinite_for_whoever_sees_it(keyed, event, observer) -> None:
+    exact = event((0,), 0.0, mechanism="non-private", trust="none", clip_norm=None)
+    statement = ledger_of(keyed, event((0,), 5.0), exact).statement(DELTA, observer=observer)
+    assert statement.epsilon == math.inf
+    assert statement.rdp_epsilon is None
+    assert not statement.simulated
+
+
+def test_who_sees_nothing_learns_nothing(event) -> None:
+    blind = ThreatModel(
+        adversary="honest-but-curious",
+        corrupt=0.5,
+        assumptions=(),
+        reference="tests",
+        learns={SERVER: frozenset({View.CIPHERTEXTS, View.COHORT}), PUBLIC: frozenset()},
+        computational=frozenset({SERVER}),
+    )
+    exact = event((0,), 0.0, mechanism="non-private", trust="none", clip_norm=None)
+    ledger = ledger_of(blind, exact)
+    server = ledger.statement(DELTA, observer="server")
+    assert (server.epsilon, server.computational) == (0.0, True)
+    public = ledger.statement(DELTA, observer="public")
+    assert (public.epsilon, public.computational) == (0.0, False)
+    # One client too many in the coalition, and updates are open.
+    assert ledger.epsilon(DELTA, observer=Coalition(server=True, clients=0.6)) == math.inf
+
+
+def test_an_empty_ledger_released_nothing(plain) -> None:
+    ledger = ledger_of(plain)
+    statement = ledger.statement(DELTA, observer="server")
+    assert statement.epsilon == 0.0
+    assert "nothing was released" in str(statement)
+    assert ledger.delta(0.0, observer="server") == 0.0
+    assert len(ledger) == 0
+    assert "nothing released" in ledger._repr_html_()
+
+
+def test_adjacencies(keyed, event) -> None:
+    """σ = 4, 16 rounds, everybody: 4.3772 for zeroing a client, 9.9973 for replacing one, ∞ for adding one in sight."""
+    full = FullParticipation().accounting(10)
+
+    def stated(adjacency: str, observer: str) -> float:
+        events = [event(range(10), 4.0, round=r, adjacency=adjacency, sampling=full) for r in range(16)]
+        return ledger_of(keyed, *events, adjacency=adjacency).epsilon(DELTA, observer=observer)
+
+    for observer in ("server", "public"):
+        assert stated("zero-out", observer) == pytest.approx(4.37718, abs=1e-4)
+        assert stated("replace-one", observer) == pytest.approx(9.9973, abs=1e-4)
+    assert stated("add-remove", "public") == pytest.approx(4.37718, abs=1e-4)
+    assert stated("add-remove", "server") == math.inf
+    event_ = event(range(10), 4.0, adjacency="add-remove")
+    why = ledger_of(keyed, event_, adjacency="add-remove").statement(DELTA, observer="server").reason
+    assert "sees who takes part" in why
+    assert "zero-out" in why
+
+
+def test_a_hidden_poisson_cohort_gives_the_reference_figures(plain, event) -> None:
+    sampling = PoissonSampling(0.1).accounting(1000)
+    ledger = ledger_of(plain, event((), 1.0, sampling=sampling, count=100), population=1000)
+    statement = ledger.statement(DELTA, observer="public")
+    assert statement.epsilon == pytest.approx(7.04660, abs=1e-4)
+    assert statement.rdp_epsilon == pytest.approx(7.9039, abs=1e-4)
+    assert statement.accountant == "pld"
+    assert ledger.epsilon(DELTA, observer="public", accountant="rdp") == statement.rdp_epsilon
+    classic = ledger.epsilon(DELTA, observer="public", accountant="rdp", conversion="classic")
+    assert classic > statement.rdp_epsilon
+    assert ledger.delta(statement.epsilon, observer="public") == pytest.approx(DELTA, rel=1e-6)
+
+
+def test_amplified_and_plain_rounds_compose(plain, event) -> None:
+    sampled = event((0,), 2.0, sampling=PoissonSampling(0.1).accounting(10), count=20)
+    full = event(range(10), 8.0, round=1, sampling=FullParticipation().accounting(10), count=4)
+    both = ledger_of(plain, sampled, full).statement(DELTA, observer="public")
+    assert both.epsilon > ledger_of(plain, sampled).epsilon(DELTA, observer="public")
+    assert both.epsilon > ledger_of(plain, full).epsilon(DELTA, observer="public")
+    assert both.amplified
+    assert "4 releases count in full" in both.reason
+
+
+def test_fixed_size_cohorts(plain, event) -> None:
+    sampling = FixedSizeSampling(2).accounting(10)
+    cohorts = [(0, 1), (1, 2), (1, 3), (4, 5)]
+    zero_out = ledger_of(plain, *(event(c, 3.0, round=r, sampling=sampling) for r, c in enumerate(cohorts)))
+    statement = zero_out.statement(DELTA, observer="public")
+    assert statement.epsilon == pytest.approx(gaussian_epsilon(3 / math.sqrt(3)), abs=1e-6)
+    assert "conditional on the cohorts" in statement.reason
+    assert statement.participations == 3
+    events = (event(c, 3.0, round=r, sampling=sampling, adjacency="replace-one") for r, c in enumerate(cohorts))
+    replaced = ledger_of(plain, *events, adjacency="replace-one").statement(DELTA, observer="public")
+    assert replaced.amplified
+    assert replaced.accountant == "rdp"
+    assert replaced.epsilon == replaced.rdp_epsilon < gaussian_epsilon(3 / 2 / math.sqrt(4)) * 1.2
+
+
+def test_a_sampling_that_nobody_models_is_charged_in_full(plain, event) -> None:
+    statement = ledger_of(plain, event((1,), 3.0), event((1,), 3.0, round=1)).statement(DELTA, observer="public")
+    assert not statement.amplified
+    assert statement.participations == 2
+
+
+def test_seeded_noise_is_labelled(keyed, event) -> None:
+    ledger = ledger_of(keyed, event((0,), 2.0), event((0,), 2.0, round=1, noise_source="seeded"))
+    assert ledger.statement(DELTA, observer="public").simulated
+    assert "of the mechanism, simulated" in str(ledger.statement(DELTA, observer="public"))
+    assert not ledger_of(keyed, event((0,), 2.0)).statement(DELTA, observer="public").simulated
+
+
+def test_a_delta_too_large_for_the_population_is_said(keyed, event) -> None:
+    ledger = ledger_of(keyed, event((0,), 2.0))
+    assert "not below 1/10" in ledger.statement(0.1, observer="public").reason
+    assert "not below" not in ledger.statement(0.09, observer="public").reason
+
+
+def test_units_adjacencies_and_strangers_are_refused(keyed, event) -> None:
+    ledger = ledger_of(keyed, event((0,), 2.0))
+    with pytest.raises(PrivacyError, match="per client"):
+        ledger.append(event((0,), 2.0, unit="record"))
+    with pytest.raises(PrivacyError, match="zero-out"):
+        ledger.append(event((0,), 2.0, adjacency="add-remove"))
+    with pytest.raises(ConfigurationError):
+        ledger.append(event((10,), 2.0))
+    assert len(ledger) == 1
+    with pytest.raises(ConfigurationError):
+        ledger_of(keyed, adjacency="swap")
+    with pytest.raises(ConfigurationError):
+        ledger_of(keyed, population=0)
+
+
+def test_what_has_no_accountant_is_refused(keyed, event) -> None:
+    for odd in ({"mechanism": "skellam"}, {"trust": "local"}, {"unit": "record", "scope": "client/0"}):
+        with pytest.raises(UnsupportedAccounting):
+            ledger_of(keyed, event((0,), 2.0, **odd)).epsilon(DELTA, observer="public")
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda ledger: ledger.epsilon(0.0, observer="public"),
+        lambda ledger: ledger.epsilon(DELTA, observer="nobody"),
+        lambda ledger: ledger.epsilon(DELTA, observer="public", accountant="prv"),
+        lambda ledger: ledger.delta(1.0, observer="public", conversion="best"),
+        lambda ledger: ledger.delta(-1.0, observer="public"),
+    ],
+)
+def test_bad_questions_are_refused(keyed, event, call) -> None:
+    with pytest.raises(ConfigurationError):
+        call(ledger_of(keyed, event((0,), 2.0)))
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"noise_multiplier": float("nan")},
+        {"noise_multiplier": -1.0},
+        {"noise_multiplier": 0.0},
+        {"planned_noise_multiplier": math.inf},
+        {"count": 0},
+        {"round": -1},
+    ],
+)
+def test_impossible_events_are_refused(event, bad) -> None:
+    with pytest.raises(ConfigurationError):
+        event((0,), 2.0, **bad)
+
+
+EVENTS = st.lists(
+    st.tuples(
+        st.sets(st.integers(0, 5), max_size=6), st.sampled_from([0.7, 1.1, 3.0]), st.booleans(), st.integers(1, 3)
+    ),
+    max_size=6,
+)
+
+
+@settings(max_examples=15)
+@given(parts=EVENTS, data=st.data())
+def test_order_and_grouping_do_not_matter_and_json_keeps_everything(parts, data) -> None:
+    model = ThreatModel(
+        adversary="honest-but-curious",
+        corrupt=0.25,
+        assumptions=("a",),
+        reference="tests",
+        learns={SERVER: frozenset({View.COHORT, View.NOISY_SUM}), PUBLIC: frozenset({View.FINAL_MODEL})},
+        exposing=(frozenset({"server", "authority"}),),
+        computational=frozenset({SERVER}),
+    )
+    sampling = PoissonSampling(0.2, 5).accounting(6)
+    events = [
+        LedgerEvent(
+            round=r,
+            mechanism="gaussian",
+            unit="client",
+            adjacency="zero-out",
+            sampling=sampling if drawn else None,
+            clip_norm=1.0,
+            planned_noise_multiplier=sigma,
+            noise_multiplier=sigma,
+            planned_contributors=1,
+            contributors=len(cohort),
+            cohort=tuple(sorted(cohort)),
+            trust="central",
+            noise_source="seeded",
+            count=count,
+        )
+        for r, (cohort, sigma, drawn, count) in enumerate(parts)
+    ]
+
+    def spent(ledger: Ledger) -> list[float]:
+        return [
+            ledger.epsilon(DELTA, observer="server"),
+            ledger.epsilon(DELTA, observer="public", accountant="rdp"),
+        ]
+
+    ledger = ledger_of(model, *events, population=6)
+    expected = spent(ledger)
+    assert spent(ledger_of(model, *data.draw(st.permutations(events)), population=6)) == expected
+    split = [replace(event, count=1) for event in events for _ in range(event.count)]
+    assert spent(ledger_of(model, *split, population=6)) == expected
+    back = Ledger.from_json(ledger.to_json())
+    assert (back.events, back.threat, back.population, back.adjacency) == (
+        ledger.events,
+        ledger.threat,
+        ledger.population,
+        ledger.adjacency,
+    )
+    assert spent(back) == expected
+
+
+def test_json_of_something_else_is_refused(plain) -> None:
+    good = json.loads(ledger_of(plain).to_json())
+    for bad in ("", "[]", "{}", json.dumps({**good, "format": "other"}), json.dumps({**good, "events": [{}]})):
+        with pytest.raises(ConfigurationError):
+            Ledger.from_json(bad)
+
+
+def test_a_thousand_clients_and_two_hundred_rounds_are_fast(keyed, event) -> None:
+    rng = np.random.default_rng(0)
+    sampling = PoissonSampling(0.1)
+    record = sampling.accounting(1000)
+    events = [
+        event(sampling.cohort(rng, 1000), 1 + r / 100, round=r, sampling=record) for r in range(200)
+    ]  # noise of its own each round, so that nearly every client's history is unique
+    ledger = ledger_of(keyed, *events, population=1000)
+    started = time.process_time()
+    statement = ledger.statement(DELTA, observer="server")
+    assert time.process_time() - started < 2.0
+    costs = np.zeros(1000)
+    for made in events:
+        costs[list(made.cohort)] += made.noise_multiplier**-2.0
+    assert statement.epsilon == pytest.approx(gaussian_epsilon(1 / math.sqrt(costs.max())), abs=1e-6)
+
+
+def test_would_exceed(keyed, event) -> None:
+    ledger = ledger_of(keyed, event((0,), 4.0, count=15))
+    budget = Budget(epsilon=4.3772, delta=DELTA, observer="public")
+    assert not ledger.would_exceed(budget)
+    assert not ledger.would_exceed(budget, event((0,), 4.0, round=15))
+    assert ledger.would_exceed(budget, event((0,), 4.0, round=15, count=2))
+    assert len(ledger) == 1
+    assert ledger.would_exceed(Budget(epsilon=100, delta=DELTA, observer="authority"))
+    with pytest.raises(PrivacyError):
+        ledger.would_exceed(replace(budget, unit="record"))
+
+
+def test_the_events_cannot_be_changed_from_outside(keyed, event) -> None:
+    ledger = ledger_of(keyed, event((0,), 4.0))
+    assert isinstance(ledger.events, tuple)
+    with pytest.raises(AttributeError):
+        ledger.events[0].count = 0  # type: ignore[misc]
+
+
+def test_frame_and_words(keyed, event) -> None:
+    ledger = ledger_of(keyed, event((0, 1), 4.0, sampling=PoissonSampling(0.2).accounting(10)), event((2,), 4.0))
+    frame = ledger.frame()
+    assert list(frame["cohort"]) == [2, 1]
+    assert list(frame["sampling"]) == ["poisson", "unknown"]
+    statement = ledger_of(keyed, event((0,), 1.0)).statement(DELTA, observer="server")
+    assert "Against the server: ε = 4.378 at δ = 1e-05" in str(statement)  # rounded up, never down
+    assert "RDP: 4.729" in str(statement)
+    assert "<table>" in statement._repr_html_()
+    assert "&lt;" in replace(statement, reason="<b>")._repr_html_()
+    assert repr(ledger) == "Ledger(2 releases, 10 clients, zero-out)"
