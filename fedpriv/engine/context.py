@@ -4,22 +4,31 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
 from fedpriv.engine.plan import describe
+from fedpriv.errors import ConfigurationError
 from fedpriv.learning.update import Broadcast
 from fedpriv.privacy.mechanism import RoundSpec
 
 
 def serialise(broadcast: Broadcast) -> bytes:
-    """The broadcast as bytes: names and float32 vectors, each with its length, in a fixed order."""
+    """The broadcast as bytes: names and float32 vectors, each with its length, in a fixed order.
+
+    Raises:
+        ConfigurationError: an extra entry that is no float32 vector: clients would compute with other values than
+            those that were sent.
+    """
     parts: list[bytes] = []
-    vectors: Mapping[str, Any] = {"parameters": broadcast.parameters, **dict(sorted(broadcast.extra.items()))}
-    for name, vector in vectors.items():
-        data = np.ascontiguousarray(vector, dtype="<f4").tobytes()
+    for name, vector in [("parameters", broadcast.parameters), *sorted(broadcast.extra.items())]:
+        if not isinstance(vector, np.ndarray) or vector.dtype != np.float32 or vector.ndim != 1:
+            raise ConfigurationError(
+                f"A broadcast holds float32 vectors; {name!r} is none.",
+                value=f"{getattr(vector, 'dtype', type(vector).__name__)} of shape {np.shape(vector)}",
+                remedy="Return vector.astype(np.float32) from the server optimiser's broadcast.",
+            )
+        data = vector.astype("<f4").tobytes()
         parts += [_length(name.encode()), name.encode(), _length(data), data]
     return b"".join(parts)
 

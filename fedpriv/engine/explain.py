@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from fedpriv.engine.context import serialise
 from fedpriv.engine.resolution import Resolved
 from fedpriv.errors import PrivacyError
 from fedpriv.network import StageCost
@@ -99,10 +100,15 @@ def _costs(resolved: Resolved) -> Iterable[str]:
     yield (
         f"Cost         a client sends {_bytes(sum(row.bytes_sent for row in clients) / cohort)} and receives "
         f"{_bytes(sum(row.bytes_received for row in clients) / cohort)} a round, besides the model of "
-        f"{_bytes(4 * resolved.parameters)}; {_seconds(clients, cohort)} of its processor"
+        f"{_bytes(_broadcast_bytes(resolved))}; {_seconds(clients, cohort)} of its processor"
     )
     for role in sorted({row.role for row in rows} - {CLIENT}):
         yield f"             {role}: {_seconds([row for row in rows if row.role == role], 1)} a round, modelled"
+
+
+def _broadcast_bytes(resolved: Resolved) -> int:
+    server = resolved.plan.server
+    return len(serialise(server.broadcast(server.init(resolved.initial(0)))))
 
 
 def _privacy(resolved: Resolved) -> Iterable[str]:
@@ -129,7 +135,7 @@ def _seconds(rows: Iterable[StageCost], parties: int) -> str:
 
 def _bytes(size: float) -> str:
     for unit in ("B", "kB", "MB"):
-        if size < 1000:
+        if size < 999.5:
             return f"{size:.3g} {unit}"
         size /= 1000
     return f"{size:.3g} GB"

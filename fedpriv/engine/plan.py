@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from fedpriv.aggregation import PlainSum
 from fedpriv.aggregation.protocol import Aggregator
@@ -23,11 +26,14 @@ if TYPE_CHECKING:
 
 _SEAMS: Mapping[str, tuple[str, ...]] = {
     "client": ("payload", "init", "train"),
-    "sampling": ("cohort", "expected", "largest"),
-    "mechanism": ("init", "begin", "protect", "release", "events"),
-    "aggregation": ("domain", "deploy", "estimate"),
+    "sampling": ("cohort", "expected", "least", "largest", "accounting"),
+    "mechanism": (
+        *("init", "begin", "protect", "release", "advance", "events"),
+        *("noise_contributors", "noise_headroom", "trust", "weighting"),
+    ),
+    "aggregation": ("threat_model", "domain", "least_contributors", "deploy", "estimate"),
     "server": ("init", "step", "broadcast"),
-    "network": ("schedule",),
+    "network": ("schedule", "slowness"),
 }
 
 
@@ -71,12 +77,12 @@ class Plan:
                 value=type(self.model).__name__,
                 remedy="Give fp.models.logistic, or a function or class without required arguments.",
             )
-        for name, methods in _SEAMS.items():
+        for name, members in _SEAMS.items():
             part = getattr(self, name)
-            missing = [method for method in methods if not callable(getattr(part, method, None))]
+            missing = [member for member in members if not hasattr(part, member)]
             if missing or isinstance(part, type):
                 raise ConfigurationError(
-                    f"A plan's {name} is an object with {', '.join(methods)}.",
+                    f"A plan's {name} is an object with {', '.join(members)}.",
                     value=part.__name__ if isinstance(part, type) else type(part).__name__,
                     remedy="Give an instance, e.g. fp.FedAvg(), not the class."
                     if isinstance(part, type)
@@ -105,17 +111,37 @@ class Plan:
 
 
 def describe(value: Any) -> Any:
-    """A JSON-able description of a part of a plan: objects by type and fields, callables by name."""
+    """A JSON-able description of a part of a plan: objects by type and public fields, callables by name.
+
+    Does not hide: two lambdas of one module share a name.
+    """
+    if isinstance(value, np.generic):
+        value = value.item()
     if is_dataclass(value) and not isinstance(value, type):
         named: dict[str, Any] = {"type": type(value).__name__}
         named.update({item.name: describe(getattr(value, item.name)) for item in fields(value)})
         return named
     if isinstance(value, Mapping):
         return {str(key): describe(item) for key, item in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
+    if isinstance(value, list | tuple):
         return [describe(item) for item in value]
+    if isinstance(value, set | frozenset):
+        return sorted((describe(item) for item in value), key=repr)
+    if isinstance(value, np.ndarray):
+        content = np.ascontiguousarray(value).tobytes() if value.dtype != object else repr(value.tolist()).encode()
+        return {"array": f"{value.dtype}{list(value.shape)}", "sha256": hashlib.sha256(content).hexdigest()}
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if callable(value):
         return models.describe(value)
-    return {"type": type(value).__name__} | {name: describe(item) for name, item in sorted(vars(value).items())}
+    shown = {name: item for name, item in vars(value).items() if name[0] != "_"} if hasattr(value, "__dict__") else {}
+    return {"type": type(value).__name__} | {
+        name: describe(item) if _is_plain(item) else type(item).__qualname__ for name, item in sorted(shown.items())
+    }
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a field of a user's own class is described by value: nothing that could lead back to its owner."""
+    if isinstance(value, list | tuple | set | frozenset):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, bool | int | float | str | np.generic | np.ndarray)

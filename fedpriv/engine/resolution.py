@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -71,7 +72,7 @@ class Resolved:
 def resolve(plan: Plan, federation: Federation) -> Resolved:
     """See :meth:`Plan.resolve`."""
     population = len(federation)
-    largest, least = _cohorts(plan, population)
+    least, largest = _cohorts(plan, population)
     parameters = _parameters(plan, federation)
     entries = dict(plan.client.payload(parameters))
     if not entries or any(size < 1 for size in entries.values()):
@@ -82,7 +83,10 @@ def resolve(plan: Plan, federation: Federation) -> Resolved:
         )
     threat = _views(plan)
     _check_privacy(plan, population)
-    contributors = plan.aggregation.least_contributors(least)
+    # A random cohort is checked at its expected size, and at its largest; a draw that is refused aborts its round.
+    expected = min(largest, max(least, math.floor(plan.sampling.expected(population))))
+    for cohort in (expected, largest):
+        plan.aggregation.least_contributors(cohort)
     setting = Setting(
         length=sum(entries.values()),
         population=population,
@@ -91,7 +95,7 @@ def resolve(plan: Plan, federation: Federation) -> Resolved:
         adjacency=plan.adjacency,
         threat=threat,
         largest_client=int(federation.sizes.max()),
-        least_honest=max(0, contributors - math.ceil(threat.corrupt * least - 1e-9)),
+        least_honest=_least_honest(plan, threat.corrupt, range(least, largest + 1)),
     )
     _check_starvation(plan, setting)
     state = plan.mechanism.init(setting)
@@ -110,7 +114,7 @@ def resolve(plan: Plan, federation: Federation) -> Resolved:
 
 
 def _cohorts(plan: Plan, population: int) -> tuple[int, int]:
-    """The largest cohort of a round, and the smallest one that the protocol has to be ready for."""
+    """The smallest cohort that can be drawn, but for nobody, and the largest."""
     largest = plan.sampling.largest(population)
     if not 1 <= largest <= population:
         raise PlanError(
@@ -118,9 +122,16 @@ def _cohorts(plan: Plan, population: int) -> tuple[int, int]:
             value=largest,
             remedy="Sample fewer clients, or federate the data over more of them.",
         )
-    # A random cohort is checked at its expected size: smaller draws abort their round, loudly.
-    least = plan.sampling.least(population) or max(1, math.floor(plan.sampling.expected(population)))
-    return largest, min(least, largest)
+    return min(max(1, plan.sampling.least(population)), largest), largest
+
+
+def _least_honest(plan: Plan, corrupt: float, cohorts: range) -> int:
+    """The fewest honest contributors of any sum, over every cohort that can be drawn and that does not abort."""
+    least = []
+    for cohort in cohorts:
+        with suppress(PlanError):
+            least.append(plan.aggregation.least_contributors(cohort) - math.ceil(corrupt * cohort - 1e-9))
+    return max(0, min(least))
 
 
 def _parameters(plan: Plan, federation: Federation) -> int:

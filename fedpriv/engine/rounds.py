@@ -82,6 +82,7 @@ def run_rounds(
 ) -> Iterator[tuple[RoundState, State]]:
     """Round by round. ``ideal``: the same sums and aborts without the cryptography, costs modelled."""
     plan, streams = resolved.plan, Streams(seed)
+    gaussian(noise, streams, "central-noise", 0)  # an unknown source is refused before the first round
     deployment = plan.aggregation.deploy(resolved.terms)
     state = State(
         server=plan.server.init(resolved.initial(seed)),
@@ -99,15 +100,15 @@ def run_rounds(
         total: Sum | None = None
         try:
             total = attempt.ideal_sum() if ideal else attempt.real_sum()
-        except RoundAborted as error:
-            aborted = error
-        except FedprivError as error:
-            error.add_note(f"In round {round}.")
-            raise
-        if total is not None:
             outcome = Outcome(cohort=cohort, contributors=total.contributors, noise=noise)
             draws = gaussian(noise, streams, "central-noise", round)
             release = plan.mechanism.release(total.total, spec, outcome, draws)
+        except RoundAborted as error:
+            aborted, total = error, None
+        except FedprivError as error:
+            error.add_note(f"In round {round + 1}.")
+            raise
+        if release is not None:
             own = [event for update in attempt.trained for event in update.events]
             for event in (*plan.mechanism.events(spec, outcome), *own):
                 state.ledger.append(event)

@@ -11,6 +11,7 @@ import numpy as np
 
 from fedpriv.encoding import Integers, Reals
 from fedpriv.engine.resolution import Resolved
+from fedpriv.errors import ConfigurationError
 from fedpriv.learning.update import Broadcast, ClientState, Update, check_update
 from fedpriv.privacy.event import LedgerEvent
 from fedpriv.privacy.mechanism import RoundSpec
@@ -56,6 +57,12 @@ def train_and_protect(
         kept = [states[c.index] if c.index in states else plan.client.init(c) for c in clients]
         rngs = streams.generators("training", spec.round, indices)
         updates = plan.client.train(module, broadcast, clients, kept, rngs)  # type: ignore[arg-type]
+        if len(updates) != len(clients):
+            raise ConfigurationError(
+                "Training a chunk returns one update for each client, in order.",
+                value=f"{len(updates)} updates of {len(clients)} clients",
+                remedy="Return a list as long as the clients; @per_client writes the loop.",
+            )
         sizes = [len(c) for c in clients]
         flat = np.stack([_flatten(update, resolved, c.index) for update, c in zip(updates, clients, strict=True)])
         encoded = plan.mechanism.protect(flat, sizes, spec, streams.generators("encoding", spec.round, indices))
