@@ -136,7 +136,7 @@ def describe(value: Any) -> Any:
         return models.describe(value)
     shown = {name: item for name, item in vars(value).items() if name[0] != "_"} if hasattr(value, "__dict__") else {}
     return {"type": type(value).__name__} | {
-        name: describe(item) if _is_plain(item) else type(item).__qualname__ for name, item in sorted(shown.items())
+        name: describe(item) if _is_plain(item) else type(item).__name__ for name, item in sorted(shown.items())
     }
 
 

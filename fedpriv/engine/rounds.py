@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +17,7 @@ from fedpriv.engine import context
 from fedpriv.engine.executors import Executor, Inline, chunks_of
 from fedpriv.engine.resolution import Resolved
 from fedpriv.engine.training import Trained, train_and_protect
-from fedpriv.errors import FedprivError, RoundAborted
+from fedpriv.errors import FedprivError, PlanError, RoundAborted
 from fedpriv.learning.server import RoundInfo
 from fedpriv.learning.update import Broadcast, Vector
 from fedpriv.network import StageCost, Wire
@@ -183,7 +184,10 @@ class _Attempt:
         cohort, size = len(self.cohort), self.broadcast_bytes
         link = self.resolved.plan.network
         protocol = self.resolved.plan.aggregation
-        stages = protocol.estimate(self.resolved.terms, cohort) if ideal and cohort else self.wire.costs
+        stages: Iterable[StageCost] = () if ideal else self.wire.costs
+        if ideal and cohort:
+            with suppress(PlanError):  # a cohort that the protocol refuses sends nothing
+                stages = protocol.estimate(self.resolved.terms, cohort)
         down = _cost("broadcast", "client", cohort, received=cohort * size, seconds=link.latency + size / link.download)
         up = _cost("broadcast", "server", 1, messages=cohort, sent=cohort * size)
         trained = len(self.trained)

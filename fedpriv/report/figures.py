@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fedpriv.errors import ConfigurationError
-from fedpriv.report.tables import half_width
+from fedpriv.report.tables import half_width, number
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -85,8 +85,6 @@ def bars(axes: Axes, frame: pd.DataFrame, x: str, columns: Mapping[str, str]) ->
         x: the column that names the groups.
         columns: column → what the legend calls it.
     """
-    from fedpriv.report.tables import number
-
     width = 0.8 / len(columns)
     for place, (column, words) in enumerate(columns.items()):
         at = np.arange(len(frame)) + width * (place - (len(columns) - 1) / 2)
@@ -129,7 +127,7 @@ def _by_number(axes: Axes, runs: pd.DataFrame, x: str, y: str) -> None:
     if logarithmic:
         axes.set_xscale("log")
     ticks = [*finite, *([beyond] if np.isinf(runs[x]).any() else [])]
-    axes.set_xticks(ticks, [f"{value:g}" for value in finite] + (["∞"] if len(ticks) > len(finite) else []))
+    axes.set_xticks(ticks, [number(value) for value in finite] + (["∞"] if len(ticks) > len(finite) else []))
     axes.minorticks_off()
     _finish(axes, x, y, len(groups) > 1)
 

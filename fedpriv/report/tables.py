@@ -104,7 +104,7 @@ def number(value: Any, digits: int = 3) -> str:
         return f"{value:,}"
     if float(value).is_integer() and abs(value) < 1e6:
         return f"{value:,.0f}"
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.{digits}g}"
+    return f"{value:,.0f}" if abs(value) >= 10**digits else f"{value:.{digits}g}"
 
 
 def text(table: pd.DataFrame, max_width: int = 44) -> str:
