@@ -59,7 +59,7 @@ class Noised(fp.NoDP):
 class Within(fp.PlainSum):
     """A plain sum whose domain is what it was told, wide enough or not."""
 
-    size: Any = Bounded(1)
+    size: Any
 
     def domain(self, *, sum_bound: int, length: int, cohort: int) -> Any:
         return self.size
@@ -113,7 +113,7 @@ class TestWrapping:
         planned(mechanism=fp.NoDP(bits=40, weighting="equal")).resolve(wide)
         for aggregation in (fp.PlainSum(), fp.SecureAggregation(corrupt=0.0, dropout=0.0, min_cohort=2)):
             plan = planned(mechanism=fp.NoDP(bits=40), aggregation=aggregation)
-            refused((PlanError), wide, replace(plan, mechanism=_Heavier()), "62 bits", "smaller")
+            refused(PlanError, wide, replace(plan, mechanism=_Heavier()), "62 bits", "smaller")
 
     def test_sums_that_ckks_cannot_round_exactly(self, federation: Any, planned: Make) -> None:
         plan = planned(mechanism=fp.NoDP(bits=40), aggregation=fp.CKKS())
@@ -315,8 +315,11 @@ class TestIncoherent:
 
     @pytest.mark.parametrize(
         ("name", "member"),
-        [("sampling", "least"), ("sampling", "accounting"), ("mechanism", "noise_headroom"), ("mechanism", "trust")]
-        + [("aggregation", "least_contributors"), ("aggregation", "threat_model"), ("mechanism", "advance")],
+        [
+            *(("sampling", member) for member in ("cohort", "expected", "least", "largest", "accounting")),
+            *(("mechanism", member) for member in ("noise_headroom", "noise_contributors", "trust", "advance")),
+            *(("aggregation", member) for member in ("least_contributors", "threat_model", "estimate")),
+        ],
     )
     def test_a_part_that_lacks_one_member(self, name: str, member: str, planned: Make) -> None:
         whole = getattr(planned(), name)
