@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fedpriv.errors import BudgetUnreachable, ConfigurationError, PlanError, UnsupportedAccounting
 from fedpriv.privacy.event import GAUSSIAN, LedgerEvent, Unit
 from fedpriv.privacy.ledger import Ledger
 from fedpriv.privacy.mechanism import Setting
+from fedpriv.privacy.sampling import SamplingRecord
 from fedpriv.threat import Observer, parties_of
 
 _PRECISION = 5e-4
@@ -81,8 +82,11 @@ def solve_noise_multiplier(budget: Budget, setting: Setting) -> float:
         )
     check_delta(budget.delta, setting.population)
 
-    def stated(noise_multiplier: float) -> float:
-        statement = _planned(noise_multiplier, setting).statement(budget.delta, observer=budget.observer, beside=False)
+    record = setting.sampling.accounting(setting.population)
+
+    def stated(noise_multiplier: float, record: SamplingRecord | None = record) -> float:
+        ledger = _planned(noise_multiplier, setting, record)
+        statement = ledger.statement(budget.delta, observer=budget.observer, beside=False)
         if math.isinf(statement.epsilon):
             raise BudgetUnreachable(
                 f"A finite ε against the {budget.observer} needs noise that this observer cannot see past.",
@@ -91,9 +95,6 @@ def solve_noise_multiplier(budget: Budget, setting: Setting) -> float:
             )
         return statement.epsilon
 
-    def by_rdp(noise_multiplier: float) -> float:
-        return _planned(noise_multiplier, setting).epsilon(budget.delta, observer=budget.observer, accountant="rdp")
-
     start = max(1.0, math.sqrt(setting.rounds))
     if stated(start) == 0.0:
         raise PlanError(
@@ -101,12 +102,20 @@ def solve_noise_multiplier(budget: Budget, setting: Setting) -> float:
             value=budget,
             remedy='Name "public", "participant" or whoever holds the noisy sum.',
         )
-    with suppress(UnsupportedAccounting):  # RDP is fast and never below PLD: its solution is a tight upper end
-        start = _solve(by_rdp, budget.epsilon, start, factor=2.0)
-    return _solve(stated, budget.epsilon, start, factor=1.25)
+    # What is fast to account comes first and brackets what is slow: RDP, then PLD, then PLD of a cut cohort.
+    uncut = record and replace(record, max_cohort=None)
+    with suppress(UnsupportedAccounting):
+        start = _solve(
+            lambda z: _planned(z, setting, uncut).epsilon(budget.delta, observer=budget.observer, accountant="rdp"),
+            budget.epsilon,
+            start,
+            factor=2.0,
+        )
+    start = _solve(lambda z: stated(z, uncut), budget.epsilon, start, factor=1.25)
+    return start if uncut == record else _solve(stated, budget.epsilon, start, factor=1.01)
 
 
-def _planned(noise_multiplier: float, setting: Setting) -> Ledger:
+def _planned(noise_multiplier: float, setting: Setting, record: SamplingRecord | None) -> Ledger:
     """The ledger of a run in which the worst-placed client takes part in every round."""
     ledger = Ledger(threat=setting.threat, population=setting.population, adjacency=setting.adjacency)
     ledger.append(
@@ -115,7 +124,7 @@ def _planned(noise_multiplier: float, setting: Setting) -> Ledger:
             mechanism=GAUSSIAN,
             unit="client",
             adjacency=setting.adjacency,
-            sampling=setting.sampling.accounting(setting.population),
+            sampling=record,
             clip_norm=1.0,
             planned_noise_multiplier=noise_multiplier,
             noise_multiplier=noise_multiplier,
@@ -133,25 +142,28 @@ def _planned(noise_multiplier: float, setting: Setting) -> Ledger:
 def _solve(spent: Callable[[float], float], target: float, start: float, *, factor: float) -> float:
     """The noise at which ``spent``, falling, is just at or below the target: regula falsi (Illinois) in log-log."""
     high, at_high = start, spent(start)
+    low, at_low, step = high, at_high, factor
     while at_high > target:
-        high *= factor
+        low, at_low = high, at_high
+        high, step = high * step, step * step
         at_high = spent(high)
-    low, at_low = high / factor, spent(high / factor)
     while at_low <= target:
         high, at_high = low, at_low
-        low /= factor
+        low, step = low / step, step * step
         at_low = spent(low)
     # Aim at the middle of the tolerated band, so that one side of it is soon hit.
     goal = math.log(target * (1.0 - 0.5 * _PRECISION))
-    left, right = math.log(at_low) - goal, math.log(max(at_high, 1e-300)) - goal
+    left, right, side = math.log(at_low) - goal, math.log(max(at_high, 1e-300)) - goal, 0
     while at_high < target * (1.0 - _PRECISION) and high / low > 1.0 + 1e-12:
-        share = left / (left - right)
-        middle = math.exp(math.log(low) + min(max(share, 1e-3), 1.0 - 1e-3) * math.log(high / low))
+        share = min(max(left / (left - right), 1e-3), 1.0 - 1e-3)
+        middle = low * (high / low) ** share
         value = spent(middle)
         if value <= target:
             high, at_high, right = middle, value, math.log(max(value, 1e-300)) - goal
-            left *= 0.5
+            left *= 0.5 if side == 1 else 1.0  # the same end twice running: let the other one pull harder
+            side = 1
         else:
             low, left = middle, math.log(value) - goal
-            right *= 0.5
+            right *= 0.5 if side == -1 else 1.0
+            side = -1
     return high

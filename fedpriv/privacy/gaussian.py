@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -52,7 +52,6 @@ class CentralGaussian:
     target: Budget | None = None
     bits: int = 20
     weighting: Literal["equal"] = "equal"
-    trust: Trust = field(default="central", init=False, repr=False)
 
     def __post_init__(self) -> None:
         FixedPoint.for_limit(self.clip_norm, self.bits)
@@ -76,6 +75,10 @@ class CentralGaussian:
                 value=self.weighting,
                 remedy='Use weighting="equal": weights that depend on data are themselves a release.',
             )
+
+    @property
+    def trust(self) -> Trust:
+        return "central"
 
     def init(self, setting: Setting) -> RoundSpec:
         """The terms of round 0, noise solved; they change in their number only.

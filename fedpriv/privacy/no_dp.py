@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -41,7 +41,6 @@ class NoDP:
     limit: float = 4.0
     bits: int = 20
     weighting: Literal["examples", "equal"] = "examples"
-    trust: Trust = field(default="none", init=False, repr=False)
 
     def __post_init__(self) -> None:
         self._codec()
@@ -52,6 +51,10 @@ class NoDP:
 
     def _codec(self) -> FixedPoint:
         return FixedPoint.for_limit(self.limit, self.bits)
+
+    @property
+    def trust(self) -> Trust:
+        return "none"
 
     def init(self, setting: Setting) -> RoundSpec:
         """The terms of round 0; they change in their number only."""

@@ -35,7 +35,7 @@ def test_the_integer_norm_never_exceeds_the_clip_norm(rows, clip_norm, bits) -> 
 def test_it_holds_for_rows_that_lie_exactly_on_the_sphere(seed, bits, d) -> None:
     rows = np.random.default_rng(seed).standard_normal((4, d))
     codec = FixedPoint.for_limit(1.0, bits)
-    clipped = clip_rows(rows * 100, 1.0)
+    clipped = clip_rows(rows / np.linalg.norm(rows, axis=1)[:, None] * 1.5, 1.0)
     assert clipped.clipped.all()
     for row in round_within(clipped.values, codec):
         assert exact_square(row) <= codec.bound**2
