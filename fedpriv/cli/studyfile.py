@@ -98,9 +98,8 @@ def run_study(study: StudyFile, *, out: str | None, seeds: int | None, ideal: bo
     print(text(table.drop(columns="refused", errors="ignore")))
     for reason in dict.fromkeys(table.get("refused", [])):
         if reason:
-            print(
-                f"\nRefused: {', '.join(_name(row) for _, row in table.iterrows() if row['refused'] == reason)}. {reason}"
-            )
+            refused = [_name(row) for _, row in table.iterrows() if row["refused"] == reason]
+            print(f"\nRefused: {', '.join(refused)}. {reason}")
     folder = result.save(out or f"results/{study.name}", x=study.x, y=study.y)
     print(f"\nSaved to {folder}.")
     return result
