@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 # Okabe and Ito 2008: distinguishable with every kind of colour vision, and in print.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
+MOST_TICKS = 8
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 
 
@@ -101,10 +102,10 @@ def _by_category(axes: Axes, runs: pd.DataFrame, x: str, y: str) -> None:
     places = list(dict.fromkeys(runs["federation"]))
     for shift, place in enumerate(places):
         part = runs[runs["federation"] == place].groupby(x, sort=False)[y]
-        at = [names.index(name) + 0.16 * (shift - (len(places) - 1) / 2) for name in part.groups]
-        half = [_or_zero(half_width(group)) for _, group in part]
+        mean, half = part.mean(), [_or_zero(half_width(group)) for _, group in part]
+        at = [names.index(name) + 0.16 * (shift - (len(places) - 1) / 2) for name in mean.index]
         axes.errorbar(
-            at, part.mean(), yerr=half, fmt=MARKERS[shift % len(MARKERS)], capsize=3, color=_colour(shift), label=place
+            at, mean, yerr=half, fmt=MARKERS[shift % len(MARKERS)], capsize=3, color=_colour(shift), label=place
         )
     crowded = len(names) > 2
     axes.set_xticks(range(len(names)), names, rotation=20 if crowded else 0, ha="right" if crowded else "center")
@@ -112,22 +113,26 @@ def _by_category(axes: Axes, runs: pd.DataFrame, x: str, y: str) -> None:
 
 
 def _by_number(axes: Axes, runs: pd.DataFrame, x: str, y: str) -> None:
-    finite = sorted({value for value in runs[x] if math.isfinite(value)})
+    # A point is a label over its seeds, whatever x is: seeds may differ in x, and labels may share it.
+    points = runs.groupby(["federation", "aggregation", "label"], sort=False, as_index=False).agg(
+        at=(x, "mean"), mean=(y, "mean"), half=(y, lambda values: _or_zero(half_width(values)))
+    )
+    finite = sorted({value for value in points["at"] if math.isfinite(value)})
     logarithmic = len(finite) > 1 and finite[0] > 0 and finite[-1] / finite[0] > 8
     beyond = (finite[-1] * 2.5 if logarithmic else finite[-1] * 1.25 + 0.25) if finite else 1.0
-    groups = list(runs.groupby(["federation", "aggregation"], sort=False))
+    groups = list(points.groupby(["federation", "aggregation"], sort=False))
     for place, ((federation, aggregation), group) in enumerate(groups):
-        steps = group.groupby(group[x].replace(np.inf, beyond))[y]
-        mean, half = steps.mean(), [_or_zero(half_width(values)) for _, values in steps]
-        label = _label(runs, federation, aggregation)
+        group = group.sort_values("at", kind="stable")
+        at, inside = group["at"].replace(np.inf, beyond), np.isfinite(group["at"])
         marker, colour = MARKERS[place % len(MARKERS)], _colour(place)
-        inside = mean.index < beyond if finite else np.zeros(len(mean), dtype=bool)
-        axes.errorbar(mean.index, mean, yerr=half, label=label, fmt=marker, color=colour, capsize=3)
-        axes.plot(mean.index[inside], mean[inside], color=_colour(place))
+        label = _label(runs, federation, aggregation)
+        axes.errorbar(at, group["mean"], yerr=group["half"], label=label, fmt=marker, color=colour, capsize=3)
+        axes.plot(at[inside], group["mean"][inside], color=colour)
     if logarithmic:
         axes.set_xscale("log")
-    ticks = [*finite, *([beyond] if np.isinf(runs[x]).any() else [])]
-    axes.set_xticks(ticks, [number(value) for value in finite] + (["∞"] if len(ticks) > len(finite) else []))
+    shown = finite if len(finite) <= MOST_TICKS else finite[:: -(-len(finite) // MOST_TICKS)]
+    ends = [beyond] if np.isinf(points["at"]).any() else []
+    axes.set_xticks([*shown, *ends], [*map(number, shown), *(["∞"] if ends else [])])
     axes.minorticks_off()
     _finish(axes, x, y, len(groups) > 1)
 

@@ -75,12 +75,23 @@ def save(
 
 
 def _check_replaceable(target: Path) -> None:
-    if target.exists() and not (target / MARK).is_file() and (not target.is_dir() or any(target.iterdir())):
+    if not target.exists():
+        return
+    if not target.is_dir() or {path.name for path in target.iterdir()} - _written(target):
         raise ConfigurationError(
-            "Results are written to a new folder, or over one that fedpriv wrote.",
+            "Results are written to a new folder, or over one that holds nothing but what fedpriv wrote.",
             value=str(target),
             remedy="Choose another folder, or move this one away.",
         )
+
+
+def _written(folder: Path) -> set[str]:
+    """The names of what fedpriv says it wrote into a folder; nothing where it says nothing."""
+    try:
+        files = json.loads((folder / MARK).read_text(encoding="utf-8"))["files"]
+        return {MARK, *files}
+    except (OSError, ValueError, KeyError, TypeError):
+        return set()
 
 
 def _move_into_place(scratch: Path, target: Path) -> None:
@@ -89,13 +100,12 @@ def _move_into_place(scratch: Path, target: Path) -> None:
         os.replace(scratch, target)
         return
     aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.replaced-", dir=target.parent))
-    os.replace(target, aside / "old")
     try:
+        os.replace(target, aside / "old")
         os.replace(scratch, target)
-    except BaseException:
-        os.replace(aside / "old", target)
-        raise
     finally:
+        if not target.exists() and (aside / "old").exists():
+            os.replace(aside / "old", target)
         shutil.rmtree(aside, ignore_errors=True)
 
 
@@ -103,7 +113,7 @@ def _write_json(path: Path, document: Any) -> None:
     if isinstance(document, str):  # JSON already
         document = json.loads(document)
     path.write_text(
-        json.dumps(_plain(document), indent=1, ensure_ascii=False, sort_keys=False) + "\n", encoding="utf-8"
+        json.dumps(_plain(document), indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8"
     )
 
 

@@ -32,11 +32,11 @@ _MEANS = (
 
 
 def half_width(values: Iterable[float]) -> float:
-    """Half the 95 % interval of the mean (Student's t); NaN for fewer than two values."""
+    """Half the 95 % interval of the mean (Student's t); NaN for fewer than two values, or where one is infinite."""
     from scipy import stats  # type: ignore[import-untyped]
 
     sample = np.asarray([value for value in values if not math.isnan(value)], dtype=float)
-    if sample.size < 2:
+    if sample.size < 2 or not np.isfinite(sample).all():
         return math.nan
     spread = sample.std(ddof=1) / math.sqrt(sample.size)
     return float(stats.t.ppf(0.5 + CONFIDENCE / 2, sample.size - 1) * spread)
@@ -50,13 +50,13 @@ def over_seeds(runs: pd.DataFrame, columns: Iterable[str] | None = None) -> pd.D
     rows = []
     for keys, group in runs.groupby(_KEYS, sort=False):
         row: dict[str, Any] = dict(zip(_KEYS, keys, strict=True))
-        row["seeds"] = len(group)
+        row["seeds"] = int((group["refused"] == "").sum())
         for name in chosen:
             row[name] = group[name].mean()
             if name == "accuracy":
                 row["accuracy_ci"] = half_width(group[name])
         if len(group) == 1 and "sha256" in group:  # one seed: labels with the same model are seen at a glance
-            row["sha256"] = str(group["sha256"].iloc[0] or "")[:12]
+            row["sha256"] = "" if group["refused"].any() else str(group["sha256"].iloc[0])[:12]
         row["refused"] = next((reason for reason in group["refused"] if reason), "")
         rows.append(row)
     table = pd.DataFrame(rows)
@@ -67,16 +67,22 @@ def paired_differences(runs: pd.DataFrame, baseline: str, y: str) -> pd.DataFram
     """Differences to a label over the same seeds of the same federation: mean and 95 % interval."""
     import pandas as pd
 
-    if baseline not in set(runs["label"]):
+    labels = list(dict.fromkeys(runs["label"]))
+    if baseline not in labels:
         raise ConfigurationError(
-            f"The baseline is one of {sorted(set(runs['label']))}.", value=baseline, remedy="Use a label of the study."
+            f"The baseline is one of {labels}.", value=baseline, remedy="Use a label of the study."
         )
-    wide = runs.pivot_table(index=["federation", "seed"], columns="label", values=y, sort=False)
+    if y not in runs.columns or runs[y].dtype.kind not in "fiu":
+        known = [str(name) for name in runs.columns if runs[name].dtype.kind in "fiu"]
+        raise ConfigurationError(f"The columns of numbers are {', '.join(known)}.", value=y, remedy="Use one of them.")
+    wide = runs.pivot(index=["federation", "seed"], columns="label", values=y)[labels]
     rows = []
-    for place in wide.index.get_level_values("federation").unique():
+    for place in dict.fromkeys(runs["federation"]):
         here = wide.loc[place]
-        for label in [name for name in here.columns if name != baseline]:
-            pairs = (here[label] - here[baseline]).dropna()
+        for label in [name for name in labels if name != baseline]:
+            # A seed counts where both runs have a finite value: ∞ − ∞ is no difference.
+            both = here[[label, baseline]].replace([np.inf, -np.inf], np.nan).dropna()
+            pairs = both[label] - both[baseline]
             mean, half = float(pairs.mean()) if len(pairs) else math.nan, half_width(pairs)
             rows.append(
                 {
@@ -94,17 +100,19 @@ def paired_differences(runs: pd.DataFrame, baseline: str, y: str) -> pd.DataFram
 
 def number(value: Any, digits: int = 3) -> str:
     """A number as a reader wants it: ∞ as a sign, NaN as a dash, large and small ones short."""
+    if isinstance(value, np.generic):
+        value = value.item()
     if isinstance(value, bool | str):
         return str(value)
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return "–"
     if isinstance(value, float) and math.isinf(value):
-        return "∞"
-    if isinstance(value, int | np.integer):
+        return "∞" if value > 0 else "−∞"
+    if isinstance(value, int):
         return f"{value:,}"
     if float(value).is_integer() and abs(value) < 1e6:
         return f"{value:,.0f}"
-    return f"{value:,.0f}" if abs(value) >= 10**digits else f"{value:.{digits}g}"
+    return f"{value:,.0f}" if abs(value) >= 10**digits - 0.5 else f"{value:.{digits}g}"
 
 
 def text(table: pd.DataFrame, max_width: int = 44) -> str:
@@ -163,6 +171,19 @@ _LATEX = {
     "≤": r"$\leq$",
     "≥": r"$\geq$",
     "–": "--",
+    "−": "$-$",
+    "×": r"$\times$",
+    "→": r"$\to$",
+    "⌈": r"$\lceil$",
+    "⌉": r"$\rceil$",
+    "⌊": r"$\lfloor$",
+    "⌋": r"$\rfloor$",
+    "±": r"$\pm$",
+    "ℤ": "Z",
+    "…": r"\dots{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "\n": " ",
 }
 
 

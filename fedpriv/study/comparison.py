@@ -17,8 +17,8 @@ from fedpriv.engine.resolution import Resolved
 from fedpriv.errors import ConfigurationError, FedprivError
 from fedpriv.randomness import NoiseSource
 from fedpriv.study.progress import bar
-from fedpriv.study.runs import Run, run
-from fedpriv.threat import Observer
+from fedpriv.study.runs import Run, epsilon_of, run
+from fedpriv.threat import Observer, parties_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,9 +32,14 @@ Source: TypeAlias = Federation | Callable[[int], Federation]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Refusal:
-    """A plan that was refused before it ran: a row with its reason."""
+    """A plan that was refused before it ran, or whose run ended with an error: a row with its reason."""
 
     error: FedprivError
+
+    @property
+    def reason(self) -> str:
+        """The error's message, and its round where it has one."""
+        return " ".join([str(self.error), *getattr(self.error, "__notes__", ())])
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -74,24 +79,33 @@ def compare(
         ideal: see :func:`fedpriv.run`.
         observer: whose ε stands in the column ``epsilon`` where a plan has no budget of its own.
         delta: of the ε columns; by default that of a plan's budget, else a tenth of 1 / population, at most 1e-5.
-        on_invalid: ``"record"``: a plan that is refused becomes a row with the reason.
+        on_invalid: ``"record"``: a plan that is refused, or a run that ends with an error of fedpriv's (a client's
+            training diverged), becomes a row with the reason.
         evaluate_every: as for :func:`fedpriv.run`; by default only the last round is measured.
         progress: show a progress bar on a terminal.
         executor: where clients are trained.
 
     Raises:
         PlanError: a plan does not fit, with ``on_invalid="raise"``.
+        ConfigurationError: nothing to compare, a seed given twice, an unknown observer, δ out of range.
     """
     seeds = list(seeds)
-    if not plans or not seeds:
+    sources = federation if isinstance(federation, Mapping) else {"": federation}
+    if not isinstance(plans, Mapping) or not plans or not seeds or not sources:
         raise ConfigurationError(
-            "A comparison has at least one plan and one seed.",
-            value={"plans": len(plans), "seeds": len(seeds)},
+            "A comparison has at least one federation, one labelled plan and one seed.",
+            value={"federations": len(sources), "plans": type(plans).__name__, "seeds": seeds},
             remedy='Give {"label": plan} and seeds=range(5).',
+        )
+    if len(set(seeds)) < len(seeds):
+        raise ConfigurationError(
+            "Every seed is given once: the same run twice is no second sample.", value=seeds, remedy="Leave one out."
         )
     if on_invalid not in ("raise", "record"):
         raise ConfigurationError('on_invalid is "raise" or "record".', value=on_invalid, remedy='Use "record".')
-    sources = federation if isinstance(federation, Mapping) else {"": federation}
+    if delta is not None and not 0.0 < delta < 1.0:
+        raise ConfigurationError("δ is in (0, 1).", value=delta, remedy="Give less than one over the population.")
+    parties_of(observer)
     resolve = _Resolver()
     jobs = itertools.product(sources.items(), seeds, plans.items())
     cells = []
@@ -102,23 +116,20 @@ def compare(
         data = built[2]
         outcome: Run | Refusal
         try:
-            resolved = resolve(data, label, plan)
+            outcome = run(
+                data,
+                resolve(data, label, plan),
+                seed=seed,
+                noise=noise,
+                ideal=ideal,
+                evaluate_every=plan.rounds if evaluate_every is None else evaluate_every,
+                progress=False,
+                executor=executor,
+            )
         except FedprivError as error:
             if on_invalid == "raise":
                 raise
             outcome = Refusal(error=error)
-        else:
-            every = plan.rounds if evaluate_every is None else evaluate_every
-            outcome = run(
-                data,
-                resolved,
-                seed=seed,
-                noise=noise,
-                ideal=ideal,
-                evaluate_every=every,
-                progress=False,
-                executor=executor,
-            )
         target = getattr(plan.mechanism, "target", None)
         cells.append(
             Cell(
@@ -255,9 +266,9 @@ def _row(cell: Cell) -> dict[str, Any]:
         "refused": "",
     }
     if isinstance(cell.outcome, Refusal):
-        return row | {"accuracy": np.nan, "epsilon": np.nan, "refused": str(cell.outcome.error)}
+        return row | {"accuracy": np.nan, "epsilon": np.nan, "refused": cell.outcome.reason}
     summary = cell.outcome.summary(cell.delta)
-    return row | {"epsilon": cell.outcome.ledger.epsilon(summary["delta"], observer=cell.observer)} | summary
+    return row | {"epsilon": epsilon_of(cell.outcome.ledger, summary["delta"], cell.observer)} | summary
 
 
 def _about(cell: Cell) -> dict[str, Any]:
@@ -268,7 +279,7 @@ def _about(cell: Cell) -> dict[str, Any]:
         "plan": cell.plan.describe(),
     }
     if isinstance(cell.outcome, Refusal):
-        return about | {"refused": str(cell.outcome.error)}
+        return about | {"refused": cell.outcome.reason}
     run = cell.outcome
     return about | {
         "noise": run.noise,

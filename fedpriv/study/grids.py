@@ -63,7 +63,8 @@ def _type_name(value: Any) -> str:
         return _type_name(value.func)
     if callable(value) and hasattr(value, "__name__"):
         return str(value.__name__)
-    return type(value).__name__ if is_dataclass(value) else str(value)
+    nameless = str(value) == object.__repr__(value)  # an address, which differs from one session to the next
+    return type(value).__name__ if is_dataclass(value) or nameless else str(value)
 
 
 def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:

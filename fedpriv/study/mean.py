@@ -69,7 +69,8 @@ def private_mean(
 
     Args:
         vectors: ``[n, d]``, one row per client; held as float32.
-        mechanism: clipping and noise; by default none, every client with equal weight.
+        mechanism: clipping and noise; by default ``NoDP(weighting="equal")``, which cuts coordinates to its ``limit``
+            of ±4 (``run.frame`` counts them).
         aggregation: the protocol; by default a plain sum.
         network: dropouts and bandwidth.
         adjacency: of the privacy statement.

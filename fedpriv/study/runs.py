@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,13 +16,13 @@ from fedpriv.engine.explain import delta_of, learns, observers_of
 from fedpriv.engine.plan import Plan
 from fedpriv.engine.resolution import Resolved
 from fedpriv.engine.rounds import RoundRecord, RoundState, State, run_rounds
-from fedpriv.errors import ConfigurationError, PlanError
+from fedpriv.errors import ConfigurationError, PlanError, UnsupportedAccounting
 from fedpriv.learning.update import Vector
 from fedpriv.network import StageCost
 from fedpriv.privacy.ledger import Ledger
 from fedpriv.randomness import NoiseSource
 from fedpriv.study.progress import bar
-from fedpriv.threat import CLIENT
+from fedpriv.threat import CLIENT, Observer
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -229,7 +230,7 @@ class Run:
             "delta": delta,
         }
         for observer in observers_of(self.resolved.threat):
-            row[f"epsilon_{observer}"] = self.ledger.epsilon(delta, observer=observer)
+            row[f"epsilon_{observer}"] = epsilon_of(self.ledger, delta, observer)
         row |= {name: frame[name].mean() for name in COSTS}
         row |= {
             "rounding_error": frame["rounding_error"].max(),
@@ -276,6 +277,14 @@ class Run:
             figures={"rounds": self.plot()},
             texts={"rounds.tex": self.to_latex(), "plan.txt": self.resolved.explain() + "\n"},
         )
+
+
+def epsilon_of(ledger: Ledger, delta: float, observer: Observer) -> float:
+    """ε for a table; NaN where no accountant has a theorem for what happened."""
+    try:
+        return ledger.epsilon(delta, observer=observer)
+    except UnsupportedAccounting:
+        return math.nan
 
 
 _ALWAYS_REAL = ("broadcast", "train", "release")
