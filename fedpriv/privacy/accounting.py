@@ -39,6 +39,7 @@ class Sampled:
     size: int = 0
     max_cohort: int = 0
     """0: never cut."""
+    min_cohort: int = 0
 
     @classmethod
     def of(cls, noise_multiplier: float, record: SamplingRecord) -> Sampled:
@@ -52,6 +53,7 @@ class Sampled:
             population=record.population,
             size=record.size or 0,
             max_cohort=cut,
+            min_cohort=record.min_cohort if record.kind == "poisson" else 0,
         )
 
 
@@ -84,7 +86,7 @@ class Composition:
 
 
 def headline(composition: Composition) -> Accountant:
-    """PLD, except where dp-accounting has no PLD: sampling without replacement."""
+    """PLD (for plain Gaussians its closed form), except where dp-accounting has none: sampling without replacement."""
     return "rdp" if any(release.kind == "fixed-size" for release, _ in composition.sampled) else "pld"
 
 
@@ -102,7 +104,9 @@ def epsilon(
     δ. Proof: a round with and without the cut is the same unless the uncut cohort is larger than max_cohort, so all
     rounds differ in total variation by at most τ = Σ P[Bin(n, q) > max_cohort], under either neighbour. With P, Q the
     cut and P', Q' the uncut outputs, P(S) ≤ P'(S) + τ ≤ e^ε Q'(S) + δ' + τ ≤ e^ε (Q(S) + τ) + δ' + τ. So
-    δ = δ'(ε) + (1 + e^ε) τ, which is solved for ε.
+    δ = δ'(ε) + (1 + e^ε) τ, which is solved for ε. A round that ends without a release when its cohort is below
+    ``min_cohort`` is not Poisson-sampled given that it was released; by the same proof, with both accountants,
+    τ = Σ P[Bin(n, q) < min_cohort] against the mechanism that always releases. Aborted rounds must be counted too.
 
     Raises:
         UnsupportedAccounting: the accountant has no theorem for this sampling and adjacency.
@@ -117,17 +121,15 @@ def epsilon(
         bound = epsilon(composition.unamplified(adjacency), delta, adjacency, accountant, conversion)
     if accountant == "rdp":
         orders, curve = _rdp(composition, adjacency)
-        return min(
-            bound,
-            _with_tail(
-                lambda left: _rdp_epsilon(orders, curve, left, conversion), delta, _tail(composition, adjacency)
-            ),
-        )
+        tail = _tail(composition, adjacency, cut=True)
+        return min(bound, _with_tail(lambda left: _rdp_epsilon(orders, curve, left, conversion), delta, tail))
     if not composition.sampled:
         from dp_accounting.gaussian_mechanism import get_epsilon_gaussian  # type: ignore[import-untyped]
 
         return float(get_epsilon_gaussian(_sigma(composition, adjacency), delta))
-    return min(bound, float(_pld(composition, adjacency).get_epsilon(delta)))
+    losses = _pld(composition, adjacency)
+    tail = _tail(composition, adjacency, cut=False)
+    return min(bound, _with_tail(lambda left: float(losses.get_epsilon(left)), delta, tail))
 
 
 @lru_cache(maxsize=4096)
@@ -150,12 +152,13 @@ def delta(
         return 0.0
     if accountant == "rdp":
         orders, curve = _rdp(composition, adjacency)
-        tail = (1.0 + math.exp(min(epsilon, 700.0))) * _tail(composition, adjacency)
-        bound = _rdp_delta(orders, curve, epsilon, conversion) + tail
+        bound = _rdp_delta(orders, curve, epsilon, conversion)
+        bound += (1.0 + math.exp(min(epsilon, 700.0))) * _tail(composition, adjacency, cut=True)
     elif not composition.sampled:
         bound = _gaussian_delta(_sigma(composition, adjacency), epsilon)
     else:
         bound = float(_pld(composition, adjacency).get_delta(epsilon))
+        bound += (1.0 + math.exp(min(epsilon, 700.0))) * _tail(composition, adjacency, cut=False)
     if composition.sampled:
         bound = min(bound, delta(composition.unamplified(adjacency), epsilon, adjacency, accountant, conversion))
     return min(1.0, max(0.0, bound))
@@ -199,6 +202,11 @@ def _largest(release: Sampled, adjacency: Adjacency) -> int:
     return release.population + (adjacency == "add-remove")
 
 
+def _smallest(release: Sampled, adjacency: Adjacency) -> int:
+    """The smaller of two neighbouring populations."""
+    return release.population - (adjacency == "add-remove")
+
+
 @lru_cache(maxsize=256)
 def _rdp(composition: Composition, adjacency: Adjacency) -> tuple[tuple[float, ...], tuple[float, ...]]:
     import dp_accounting
@@ -234,6 +242,9 @@ def _pld(composition: Composition, adjacency: Adjacency) -> Any:
         if release.kind == "fixed-size":
             event = dp_accounting.SampledWithoutReplacementDpEvent(release.population, release.size, noise)
         elif release.max_cohort:
+            # Stated there for add/remove; it covers zero-out too. Where the other clients alone fill the cohort, client
+            # i takes another's place: given the others, both sums are one mixture of shifts v and w against the same
+            # N(0, σ²), with |v|, |w| ≤ 2, which replace-one at twice the sensitivity dominates. Elsewhere nothing is cut.
             event = dp_accounting.dp_event.TruncatedSubsampledGaussianDpEvent(
                 _largest(release, adjacency), release.rate, release.max_cohort, release.noise_multiplier
             )
@@ -276,16 +287,21 @@ def _quiet() -> Iterator[None]:
         log.disabled = before
 
 
-def _tail(composition: Composition, adjacency: Adjacency) -> float:
-    """Σ P[Bin(n, q) > max_cohort] over the cut releases."""
-    if not any(release.max_cohort for release, _ in composition.sampled):
+def _tail(composition: Composition, adjacency: Adjacency, *, cut: bool) -> float:
+    """τ: how likely some cohort is below its minimum or, where the accountant has no theorem for the cut, above it."""
+    if not any(release.min_cohort or (cut and release.max_cohort) for release, _ in composition.sampled):
         return 0.0
     from scipy.stats import binom
 
     return math.fsum(
-        count * float(binom.sf(release.max_cohort, _largest(release, adjacency), release.rate))
+        count * float(probability)
         for release, count in composition.sampled
-        if release.max_cohort
+        for probability in (
+            binom.cdf(release.min_cohort - 1, _smallest(release, adjacency), release.rate) if release.min_cohort else 0,
+            binom.sf(release.max_cohort, _largest(release, adjacency), release.rate)
+            if cut and release.max_cohort
+            else 0,
+        )
     )
 
 

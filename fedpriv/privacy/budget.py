@@ -82,7 +82,7 @@ def solve_noise_multiplier(budget: Budget, setting: Setting) -> float:
         )
     check_delta(budget.delta, setting.population)
 
-    record = setting.sampling.accounting(setting.population)
+    record = setting.sampling_record()
 
     def stated(noise_multiplier: float, record: SamplingRecord | None = record) -> float:
         ledger = _planned(noise_multiplier, setting, record)

@@ -36,9 +36,10 @@ class LedgerEvent:
         planned_noise_multiplier: σ / clip_norm that the plan promised; 0 for none.
         noise_multiplier: σ / clip_norm that was achieved; every ε is computed from this one.
         planned_contributors: the fewest honest contributors the plan relied on.
-        contributors: how many contributed.
+        contributors: how many contributed; 0 for a round that ended without a release, or released noise alone. Such
+            rounds are recorded too: amplification counts every round in which a cohort was drawn.
         cohort: indices of the clients that took part, sorted. Not only those who survived: a client whose vector was
-            dropped is charged as if it were in the sum, which bounds it from above.
+            dropped is charged as if it were in the sum, which bounds it from above, unless nobody was in it.
         trust: where the noise was added.
         noise_source: ``"os"``: a claim; ``"seeded"``: of the mechanism, simulated.
         count: how many equal releases this event stands for.

@@ -62,7 +62,7 @@ def exposure(
     if not seen & RELEASED:
         hidden = "only ciphertexts or masked vectors" if parties & threat.computational else "nothing that was released"
         return Exposure(composition=Composition(), reason=f"the observer sees {hidden}", participations=0)
-    if any(event.mechanism == NON_PRIVATE or event.trust == "none" for event in events):
+    if any(event.contributors and (event.mechanism == NON_PRIVATE or event.trust == "none") for event in events):
         return Exposure(composition=None, reason="a sum was released without noise")
     if seen & BEFORE_NOISE and any(event.trust == "central" for event in events):
         what = "single updates" if View.UPDATES in seen else "the sum before the noise"
@@ -71,6 +71,7 @@ def exposure(
             reason=f"the observer sees {what}; noise added after the sum protects the public, not the "
             f"{threat.releaser}",
         )
+    events = [event for event in events if event.mechanism != NON_PRIVATE]  # what is left of these released nothing
     for event in events:
         _check(event)
     return _compose(events, bool(seen & MEMBERSHIP), population, adjacency)
@@ -132,7 +133,7 @@ def _participations(events: Sequence[LedgerEvent], population: int) -> tuple[npt
     column = {noise: index for index, noise in enumerate(noises)}
     counts = np.zeros((population, len(noises)), dtype=np.int64)
     for event in events:
-        cohort = np.asarray(event.cohort, dtype=np.int64)
+        cohort = np.asarray(event.cohort if event.contributors else (), dtype=np.int64)
         if cohort.size and not 0 <= int(cohort.min()) <= int(cohort.max()) < population:
             raise ConfigurationError(
                 f"A cohort's clients are 0 … {population - 1}.", value=int(cohort.max()), remedy="Check the population."

@@ -87,7 +87,7 @@ class CentralGaussian:
             PlanError: a sampling that no accountant models; noise too large for 62 bits.
             BudgetUnreachable: the target's observer sees more than noisy releases.
         """
-        sampling = setting.sampling.accounting(setting.population)
+        sampling = setting.sampling_record()
         if sampling is None:
             raise PlanError(
                 "Under differential privacy a sampling says how it is accounted.",

@@ -42,7 +42,9 @@ class Ledger:
     Guarantees: an observer who sees the cohort gets no amplification, and each client is charged for the rounds it
         really took part in; one who does not gets amplification where a theorem gives it. Noise added after the sum
         does not count against those who see the sum.
-    Assumes: cohorts are drawn independently of clients' data; the threat model is true; dp-accounting is right.
+    Assumes: cohorts are drawn, and clients drop out, independently of clients' data; where amplification is counted on,
+        rounds that ended without a release are recorded as well, and ended for the size of the drawn cohort or for
+        reasons independent of who was drawn; the threat model is true; dp-accounting is right.
     Does not hide: what is not an event. Metrics and tuning that read clients' data are releases of their own.
     Reference: Abadi et al. 2016; Mironov 2017; Koskela, Jälkö and Honkela 2020; Balle and Wang 2018.
     """

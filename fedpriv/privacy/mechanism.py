@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 import numpy as np
@@ -42,6 +42,13 @@ class Setting:
     """A public bound on a client's number of examples; weights never exceed it."""
     least_honest: int
     """The fewest honest contributors that a sum can have without an abort."""
+    min_cohort: int = 0
+    """A drawn cohort smaller than this ends its round without a release."""
+
+    def sampling_record(self) -> SamplingRecord | None:
+        """How cohorts are drawn, for the ledger; None where no accountant models it."""
+        record = self.sampling.accounting(self.population)
+        return record and replace(record, min_cohort=self.min_cohort)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -66,7 +66,7 @@ class NoDP:
             clip_norm=None,
             noise_multiplier=0.0,
             divisor=None,
-            sampling=setting.sampling.accounting(setting.population),
+            sampling=setting.sampling_record(),
             adjacency=setting.adjacency,
             planned_contributors=setting.least_honest,
         )

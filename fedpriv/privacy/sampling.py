@@ -24,6 +24,8 @@ class SamplingRecord:
         population: clients to draw from.
         size: of a fixed-size cohort; else None.
         max_cohort: the size to which a larger Poisson cohort is cut; None: never cut.
+        min_cohort: a smaller cohort ends its round without a release. That shows something of who was drawn, so the
+            accountant charges for it; 0: every cohort is released.
     """
 
     kind: SamplingKind
@@ -31,6 +33,7 @@ class SamplingRecord:
     population: int
     size: int | None = None
     max_cohort: int | None = None
+    min_cohort: int = 0
 
 
 class Sampling(Protocol):

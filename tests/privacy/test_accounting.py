@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import brentq
-from scipy.stats import norm
+from scipy.stats import binom, norm
 
 from fedpriv.errors import ConfigurationError, UnsupportedAccounting
 from fedpriv.privacy.accounting import Composition, Sampled, delta, epsilon, headline, rdp_curve
@@ -167,6 +167,31 @@ def test_a_cut_cohort_is_charged_for_the_cut() -> None:
     assert worst <= delta(poisson(q, sigma, 1, population=n, max_cohort=cut), eps, "zero-out", "rdp")
     # Without a cut, plain amplification is right.
     assert cut_poisson_delta(eps, n, q, n, sigma) <= ignoring_the_cut
+
+
+def test_rounds_that_end_without_a_release_are_charged_for() -> None:
+    """Released only with two clients or more: given a release, a client took part more often than its coin says."""
+    n, q, least, sigma, eps = 10, 0.1, 2, 1.0, 2.0
+    sizes = np.arange(least, n + 1)
+    weights = binom.pmf(sizes, n, q)
+    inside = float(np.sum(weights * sizes / n))  # client 0 was drawn, and the sum released
+    outside = float(weights.sum()) - inside
+    grid = np.linspace(-12, 13, 40_001)
+    other = (inside + outside) * norm.pdf(grid)
+    here = inside * norm.pdf(grid, 1.0) + outside * norm.pdf(grid)
+    worst = float(np.clip(here - math.exp(eps) * other, 0, None).sum() * (grid[1] - grid[0]))
+    ignored = delta(poisson(q, sigma, 1, population=n), eps, "zero-out", "pld")
+    assert worst > 1.5 * ignored
+    for accountant in ("pld", "rdp"):
+        assert delta(poisson(q, sigma, 1, population=n, min_cohort=least), eps, "zero-out", accountant) >= worst
+    # Where small cohorts are next to impossible, the minimum costs next to nothing; where they are likely, everything.
+    for accountant in ("pld", "rdp"):
+        plain, rare, often = (
+            epsilon(poisson(0.1, 1, 100, population=1000, min_cohort=at), DELTA, "zero-out", accountant)
+            for at in (0, 30, 100)
+        )
+        assert plain <= rare <= plain * (1 + 1e-6)
+        assert often == epsilon(Composition(gaussian=100.0), DELTA, "zero-out", accountant)
 
 
 def test_a_rare_cut_costs_next_to_nothing_and_a_frequent_one_shows() -> None:

@@ -119,6 +119,18 @@ def test_dropped_clients_are_charged(keyed, event) -> None:
     assert ledger_of(keyed, event((0, 1), 2.0, contributors=1)).statement(DELTA, observer="server").participations == 1
 
 
+def test_rounds_without_a_release(keyed, event) -> None:
+    """They cost nothing to whom the cohort is open, and count as drawn to whom it is hidden."""
+    sampling = PoissonSampling(0.1).accounting(10)
+    released = event((0, 1), 2.0, sampling=sampling)
+    aborted = event((1, 2), 2.0, sampling=sampling, contributors=0, round=1)
+    both, one = ledger_of(keyed, released, aborted), ledger_of(keyed, released)
+    assert both.epsilon(DELTA, observer="server") == one.epsilon(DELTA, observer="server")
+    assert both.epsilon(DELTA, observer="public") > one.epsilon(DELTA, observer="public")
+    exact = event((0,), 0.0, mechanism="non-private", trust="none", clip_norm=None, contributors=0)
+    assert ledger_of(keyed, exact).epsilon(DELTA, observer="server") == 0.0
+
+
 @pytest.mark.parametrize("observer", ["public", "server", "participant", "authority"])
 def test_a_release_without_noise_is_infinite_for_whoever_sees_it(keyed, event, observer) -> None:
     exact = event((0,), 0.0, mechanism="non-private", trust="none", clip_norm=None)

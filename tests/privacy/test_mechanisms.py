@@ -200,6 +200,13 @@ def test_the_event_says_what_happened() -> None:
     assert event.noise_source == "seeded"
 
 
+def test_the_smallest_cohort_that_is_released_reaches_the_ledger() -> None:
+    mechanism = CentralGaussian(clip_norm=1.0, noise_multiplier=1.0)
+    (event,) = mechanism.events(mechanism.init(setting(sampling=PoissonSampling(0.5), min_cohort=3)), outcome())
+    assert event.sampling is not None
+    assert event.sampling.min_cohort == 3
+
+
 @dataclass(frozen=True)
 class OwnSampling(FullParticipation):
     def accounting(self, population: int) -> None:  # type: ignore[override]
