@@ -244,7 +244,7 @@ def _pld(composition: Composition, adjacency: Adjacency) -> Any:
         elif release.max_cohort:
             # Stated there for add/remove; it covers zero-out too. Where the other clients alone fill the cohort, client
             # i takes another's place: given the others, both sums are one mixture of shifts v and w against the same
-            # N(0, σ²), with |v|, |w| ≤ 2, which replace-one at twice the sensitivity dominates. Elsewhere nothing is cut.
+            # N(0, σ²), with |v|, |w| ≤ 2, which replace-one at twice the sensitivity dominates. Else nothing is cut.
             event = dp_accounting.dp_event.TruncatedSubsampledGaussianDpEvent(
                 _largest(release, adjacency), release.rate, release.max_cohort, release.noise_multiplier
             )
