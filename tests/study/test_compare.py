@@ -1,0 +1,277 @@
+"""grid and compare: labels, refusals, pairs of runs, tidy tables."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+import fedpriv as fp
+from fedpriv.errors import ConfigurationError, NonFiniteInput, PlanError
+from fedpriv.learning.update import Broadcast, Update, per_client
+from fedpriv.report.tables import paired_differences
+from fedpriv.study import Refusal
+
+Make = Callable[..., fp.Plan]
+NOISED = fp.CentralGaussian(clip_norm=1.0, noise_multiplier=1.0)
+
+
+def compared(federation: Any, plans: Any, seeds: Any = (0, 1), **options: Any) -> fp.Study:
+    return fp.compare(federation, plans, seeds=seeds, progress=False, **options)
+
+
+@per_client
+class Diverges:
+    """Sends NaN, in every round."""
+
+    def train_one(self, model: Any, broadcast: Broadcast, client: Any, state: Any, rng: Any) -> Update:
+        return Update(payload={"delta": np.full(len(broadcast.parameters), np.nan, dtype=np.float32)})
+
+
+class TestGrid:
+    def test_labels_name_types_and_the_fields_that_differ(self, planned: Make) -> None:
+        plans = fp.grid(
+            planned(),
+            aggregation=[fp.PlainSum(), fp.SecureAggregation(corrupt=0.1), fp.SecureAggregation(corrupt=0.2)],
+            mechanism=[fp.NoDP(), NOISED],
+        )
+        assert list(plans) == [
+            "PlainSum · NoDP",
+            "PlainSum · CentralGaussian",
+            "SecureAggregation(corrupt=0.1) · NoDP",
+            "SecureAggregation(corrupt=0.1) · CentralGaussian",
+            "SecureAggregation(corrupt=0.2) · NoDP",
+            "SecureAggregation(corrupt=0.2) · CentralGaussian",
+        ]
+        assert plans["SecureAggregation(corrupt=0.2) · CentralGaussian"] == planned(
+            aggregation=fp.SecureAggregation(corrupt=0.2), mechanism=NOISED
+        )
+
+    def test_nested_fields_numbers_and_callables(self, planned: Make) -> None:
+        budgets = [fp.Budget(epsilon=e, delta=1e-5, observer="public") for e in (0.5, 2.0)]
+        plans = fp.grid(
+            planned(),
+            mechanism=[fp.CentralGaussian(clip_norm=1.0, target=budget) for budget in budgets],
+            rounds=[5, 10],
+            model=[fp.models.logistic, functools.partial(fp.models.mlp, hidden=(8,))],
+        )
+        assert len(plans) == 8
+        assert "CentralGaussian(epsilon=0.5) · 5 · logistic" in plans
+        assert any(label.startswith("CentralGaussian(epsilon=2) · 10 · mlp") for label in plans)
+
+    def test_an_object_of_the_users_own_has_no_address_in_its_label(self, planned: Make) -> None:
+        class Mine:
+            def __getattr__(self, name: str) -> Any:
+                return getattr(fp.FedAvg(), name)
+
+        assert list(fp.grid(planned(), server=[Mine(), fp.FedAvg()])) == ["Mine", "FedAvg"]
+
+    def test_without_axes(self, planned: Make) -> None:
+        assert fp.grid(planned()) == {"plan": planned()}
+
+    @pytest.mark.parametrize(
+        "axes",
+        [
+            {"agregation": [fp.PlainSum()]},
+            {"aggregation": []},
+            {"aggregation": fp.PlainSum()},
+            {"aggregation": "PlainSum"},
+            {"aggregation": [fp.PlainSum(), fp.PlainSum()]},
+            {"rounds": [1, 1]},
+            {"rounds": [0]},
+        ],
+    )
+    def test_refused(self, axes: dict[str, Any], planned: Make) -> None:
+        with pytest.raises(ConfigurationError):
+            fp.grid(planned(), **axes)
+
+
+class TestCompare:
+    def test_one_tidy_row_a_run(self, federation: Any, planned: Make) -> None:
+        study = compared(federation, fp.grid(planned(), mechanism=[fp.NoDP(), NOISED]), seeds=[3, 5, 9])
+        frame = study.frame
+        assert list(zip(frame["label"], frame["seed"], strict=True)) == [
+            (label, seed) for seed in (3, 5, 9) for label in ("NoDP", "CentralGaussian")
+        ]
+        assert frame.columns.is_unique
+        assert set(frame["federation"]) == {"blobs"}
+        for column in ("accuracy", "epsilon", "epsilon_server", "client_bytes_up", "server_seconds", "sha256"):
+            assert frame[column].notna().all()
+        assert not frame.map(lambda value: isinstance(value, list | dict | tuple)).to_numpy().any()
+        public = frame.set_index("label")["epsilon_public"]
+        assert np.isinf(public["NoDP"]).all()
+        assert np.isfinite(public["CentralGaussian"]).all()
+        assert repr(study) == "Study(2 cells, 6 runs, 0 refused)"
+
+    def test_a_row_is_its_run(self, federation: Any, planned: Make) -> None:
+        study = compared(federation, {"a": planned()}, seeds=[4])
+        run = fp.run(federation, planned(), seed=4, progress=False)
+        assert study.frame["sha256"].tolist() == [run.sha256]
+        assert study.frame["accuracy"].tolist() == [run.summary()["accuracy"]]
+
+    def test_rounds_of_every_run(self, federation: Any, planned: Make) -> None:
+        study = compared(federation, {"a": planned(rounds=2), "b": planned(rounds=3)}, evaluate_every=1)
+        assert study.rounds.groupby(["label", "seed"])["round"].apply(list).to_dict() == {
+            ("a", 0): [1, 2],
+            ("a", 1): [1, 2],
+            ("b", 0): [1, 2, 3],
+            ("b", 1): [1, 2, 3],
+        }
+        assert study.rounds["accuracy"].notna().all()
+        assert compared(federation, {"a": planned(rounds=3)}).rounds["accuracy"].notna().tolist() == [
+            False, False, True, False, False, True,
+        ]  # fmt: skip
+
+    def test_whose_epsilon(self, federation: Any, planned: Make) -> None:
+        target = fp.CentralGaussian(clip_norm=1.0, target=fp.Budget(epsilon=2.0, delta=1e-3, observer="participant"))
+        plans = {"target": planned(mechanism=target), "noise": planned(mechanism=NOISED)}
+        frame = compared(federation, plans, seeds=[0], observer="server", delta=1e-3).frame.set_index("label")
+        assert frame["observer"].to_dict() == {"target": "participant", "noise": "server"}
+        assert frame.loc["target", "epsilon"] == pytest.approx(2.0, rel=1e-3)
+        assert frame.loc["noise", "epsilon"] == np.inf
+
+    def test_refused_cells_are_rows_with_their_reason(self, federation: Any, planned: Make, tmp_path: Any) -> None:
+        plans = {"fits": planned(), "not": planned(aggregation=fp.SecureAggregation(min_cohort=9))}
+        with pytest.raises(PlanError):
+            compared(federation, plans)
+        study = compared(federation, plans, on_invalid="record")
+        frame = study.frame.set_index("label")
+        assert frame.loc["fits", "refused"].tolist() == ["", ""]
+        assert all("min_cohort = 9" in reason for reason in frame.loc["not", "refused"])
+        assert frame.loc["not", "accuracy"].isna().all()
+        table = study.table().set_index("label")
+        assert table["seeds"].to_dict() == {"fits": 2, "not": 0}
+        assert "min_cohort = 9" in table.loc["not", "refused"]
+        assert repr(study).endswith("2 refused)")
+        about = json.loads((study.save(tmp_path / "study") / "study.json").read_text(encoding="utf-8"))
+        assert ["refused" in cell for cell in about["cells"]] == [False, True, False, True]
+
+    def test_a_run_that_fails_does_not_take_the_study_with_it(self, federation: Any, planned: Make) -> None:
+        plans = {"diverges": planned(client=Diverges()), "fits": planned()}
+        with pytest.raises(NonFiniteInput):
+            compared(federation, plans)
+        study = compared(federation, plans, on_invalid="record")
+        assert [isinstance(cell.outcome, Refusal) for cell in study.cells] == [True, False] * 2
+        reason = study.frame["refused"].iloc[0]
+        assert "client/0" in reason
+        assert "In round 1." in reason
+
+    def test_only_refusals(self, federation: Any, planned: Make, tmp_path: Any) -> None:
+        plans = {"not": planned(aggregation=fp.SecureAggregation(min_cohort=9))}
+        study = compared(federation, plans, seeds=[0], on_invalid="record")
+        assert len(study.rounds) == 0
+        assert len(study.learns()) == 0
+        assert study.table()["seeds"].tolist() == [0]
+        assert (study.save(tmp_path / "study") / "runs.csv").is_file()
+
+    def test_a_federation_for_every_seed(self, federations: Any, planned: Make) -> None:
+        asked = []
+
+        def source(seed: int) -> Any:
+            asked.append(seed)
+            return federations(seed=seed)
+
+        study = compared(source, {"a": planned(), "b": planned(rounds=1)}, seeds=[2, 6])
+        assert asked == [2, 6]
+        prints = [cell.outcome.resolved.federation.fingerprint for cell in study.cells]
+        assert prints[0] == prints[1] != prints[2] == prints[3]
+
+    def test_federations_by_name(self, federation: Any, federations: Any, planned: Make) -> None:
+        sources = {"fixed": federation, "drawn": lambda seed: federations(clients=4, seed=seed)}
+        study = compared(sources, {"a": planned(), "b": planned(rounds=1)})
+        assert study.frame.groupby("federation", sort=False).size().to_dict() == {"fixed": 4, "drawn": 4}
+        assert study.table()["federation"].tolist() == ["fixed", "fixed", "drawn", "drawn"]
+        assert len(study.differences("a")) == 2
+
+    def test_who_learns_what(self, federation: Any, planned: Make) -> None:
+        noised = fp.CentralGaussian(clip_norm=1.0, noise_multiplier=1.0, bits=16)
+        plans = fp.grid(planned(mechanism=noised), aggregation=[fp.PlainSum(), fp.CKKS()])
+        views = compared(federation, plans, ideal=True).learns().set_index("label")
+        assert views.loc["PlainSum", "authority"] == "–"
+        assert "exact sum" in views.loc["CKKS", "authority"]
+        assert "exact sum" not in views.loc["CKKS", "server"]
+        assert "noisy sum" in views.loc["CKKS", "server"]
+        assert "updates" in views.loc["PlainSum", "server"]
+
+    @pytest.mark.parametrize(
+        "arguments",
+        [
+            {"seeds": []},
+            {"seeds": [1, 1]},
+            {"plans": {}},
+            {"plans": "plan"},
+            {"federation": {}},
+            {"on_invalid": "skip"},
+            {"observer": "sever"},
+            {"delta": 0.0},
+            {"delta": 2.0},
+        ],
+    )
+    def test_what_makes_no_comparison(self, arguments: dict[str, Any], federation: Any, planned: Make) -> None:
+        given = {"federation": federation, "plans": {"a": planned(client=Diverges())}, "seeds": [0]} | arguments
+        with pytest.raises(ConfigurationError):
+            fp.compare(**given, progress=False)
+
+
+def frame_of(values: dict[str, list[float]], federation: str = "f") -> pd.DataFrame:
+    rows = [
+        {"federation": federation, "label": label, "seed": seed, "accuracy": value, "refused": ""}
+        for label, column in values.items()
+        for seed, value in enumerate(column)
+    ]
+    return pd.DataFrame(rows)
+
+
+class TestDifferences:
+    def test_by_hand(self) -> None:
+        """Differences 0.1, 0.2, 0.3: mean 0.2, s = 0.1, t(2, 0.975) = 4.302653: half-width 0.248414."""
+        found = paired_differences(frame_of({"a": [0.5, 0.6, 0.7], "b": [0.6, 0.8, 1.0]}), "a", "accuracy").iloc[0]
+        assert (found["federation"], found["label"], found["baseline"], found["pairs"]) == ("f", "b", "a", 3)
+        assert found["difference"] == pytest.approx(0.2)
+        assert found["low"] == pytest.approx(0.2 - 0.248414, abs=1e-6)
+        assert found["high"] == pytest.approx(0.2 + 0.248414, abs=1e-6)
+
+    def test_against_scipy(self) -> None:
+        rng = np.random.default_rng(0)
+        one, two = rng.normal(size=7), rng.normal(size=7)
+        found = paired_differences(frame_of({"a": list(one), "b": list(two)}), "a", "accuracy").iloc[0]
+        interval = stats.ttest_rel(two, one).confidence_interval(0.95)
+        assert (found["low"], found["high"]) == pytest.approx((interval.low, interval.high))
+
+    def test_pairs_are_of_one_seed_and_one_federation(self) -> None:
+        first = frame_of({"a": [0.0, 1.0], "b": [0.5, 1.5]}, "f")
+        second = frame_of({"a": [5.0, 6.0], "b": [4.0, 5.0]}, "g")
+        shuffled = pd.concat([first, second]).sample(frac=1.0, random_state=1)
+        found = paired_differences(shuffled, "a", "accuracy").set_index("federation")
+        assert found["difference"].to_dict() == {"f": 0.5, "g": -1.0}
+        assert (found["low"] == found["high"]).all()
+
+    def test_seeds_that_one_side_lacks_do_not_count(self) -> None:
+        found = paired_differences(frame_of({"a": [0.0, 1.0, np.nan], "b": [0.5, np.nan, 9.0]}), "a", "accuracy")
+        assert (found["pairs"].iloc[0], found["difference"].iloc[0]) == (1, 0.5)
+        assert np.isnan(found["low"].iloc[0])
+
+    def test_infinite_values_have_no_difference(self) -> None:
+        frame = frame_of({"a": [np.inf, 1.0], "b": [np.inf, 2.0]})
+        found = paired_differences(frame, "a", "accuracy")
+        assert (found["pairs"].iloc[0], found["difference"].iloc[0]) == (1, 1.0)
+
+    @pytest.mark.parametrize("baseline", ["fits", "not"])
+    def test_a_refused_side_is_a_row_without_pairs(self, baseline: str, federation: Any, planned: Make) -> None:
+        plans = {"fits": planned(), "not": planned(aggregation=fp.SecureAggregation(min_cohort=9))}
+        found = compared(federation, plans, on_invalid="record").differences(baseline)
+        assert found["pairs"].tolist() == [0]
+        assert found["difference"].isna().all()
+
+    def test_unknown_names(self) -> None:
+        with pytest.raises(ConfigurationError, match="baseline"):
+            paired_differences(frame_of({"a": [0.5]}), "c", "accuracy")
+        for column in ("acuracy", "label"):
+            with pytest.raises(ConfigurationError, match="accuracy"):
+                paired_differences(frame_of({"a": [0.5]}), "a", column)
