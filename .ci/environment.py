@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-PEERS = ["flwr[simulation]==1.41.0", "pfl==0.6.0", "torch"]
+PEERS = ["flwr[simulation]==1.41.0", "pfl==0.6.0", "torch==2.13.0"]
 """What fedpriv is measured beside; their requirements and fedpriv's do not agree, hence an environment of their own."""
 
 
@@ -36,7 +36,7 @@ def main(kind: str) -> None:
     pip += [] if sys.stdout.isatty() else ["--quiet"]
     pip += ["--constraint", str(ROOT / "constraints.txt")] if kind != "peers" else []
     if index := os.environ.get("TORCH_INDEX"):
-        _run(*pip, "--no-deps", "--index-url", index, "torch")
+        _run(*pip, "--no-deps", "--index-url", index, PEERS[-1] if kind == "peers" else "torch")
     requirements = {"core": ["--editable", "."], "dev": ["--editable", ".[dev]"], "peers": PEERS}
     _run(*pip, *requirements[kind])
     stamp.write_text("\n".join(wanted))
