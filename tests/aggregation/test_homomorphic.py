@@ -334,6 +334,17 @@ def test_uploads_of_another_key_context_or_round_are_refused(aggregator: Protect
                 server.step("add")
 
 
+@both
+@pytest.mark.parametrize("change", [{"sender": client(1)}, {"recipient": AUTHORITY}], ids=["sender", "recipient"])
+def test_an_upload_is_its_senders_and_for_its_recipient(aggregator: Protected, change: dict[str, Party]) -> None:
+    """A vector under the name of a client that has sent nothing yet; a message that was meant for another."""
+    roles = aggregator.deploy(_terms(aggregator, 3)).round(_session(3))
+    roles[client(0)].submit(np.ones(3, dtype=np.int64))  # type: ignore[attr-defined]
+    (message,) = roles[client(0)].step("encrypt")
+    with pytest.raises(UnexpectedMessage):
+        roles[SERVER].receive(replace(message, **change))
+
+
 @pytest.fixture
 def chunked(monkeypatch: pytest.MonkeyPatch) -> Callable[[Protected], tuple[HomomorphicDeployment, int]]:
     """A deployment in which a vector takes two messages, and the vector's length."""
