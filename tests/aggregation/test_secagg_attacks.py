@@ -131,10 +131,12 @@ def test_a_changed_share_opens_nothing(member: int) -> None:
         attacked(m.UNMASK, client(0), SERVER, change, lost={2: m.MASKED}).play()
 
 
-def test_a_share_outside_the_field_is_malformed() -> None:
+@pytest.mark.parametrize("sender", [0, 5])
+def test_a_share_outside_the_field_is_malformed(sender: int) -> None:
+    """Also where it is not needed: of six answers the first four open the secrets."""
     outside = shamir.pack(np.full((1, m.LIMBS), 131071)).tobytes()
     with pytest.raises(MalformedMessage):
-        attacked(m.UNMASK, client(0), SERVER, replaced(0, outside)).play()
+        attacked(m.UNMASK, client(sender), SERVER, replaced(0, outside)).play()
 
 
 def test_shares_of_the_wrong_kind_open_nothing() -> None:
@@ -197,6 +199,12 @@ def test_a_roster_without_oneself_is_refused() -> None:
         attacked(m.ROSTER, SERVER, client(0), without).play()
 
 
+def test_routed_shares_without_oneself_are_refused() -> None:
+    others = lambda payload: wire.members([1, 2, 3, 4, 5], N) + payload[BITMAP:]  # noqa: E731
+    with pytest.raises(UnexpectedMessage):
+        attacked(m.ROUTE, SERVER, client(0), others).play()
+
+
 def test_the_threshold_is_the_clients_own() -> None:
     """n = 6, c = f = 1: t = 4. A server that shows a roster of 3, or drops half of it later, gets nothing."""
     assert agreed_on().parameters.threshold == 4
@@ -204,8 +212,10 @@ def test_the_threshold_is_the_clients_own() -> None:
     with pytest.raises(TooFewSurvivors):
         attacked(m.ROSTER, SERVER, client(0), few).play()
     fewer = lambda payload: wire.members([0, 1, 2], N) + payload[BITMAP : BITMAP + 2 * m.ENVELOPE]  # noqa: E731
+    attempt = attacked(m.ROUTE, SERVER, client(0), fewer)
     with pytest.raises(TooFewSurvivors):
-        attacked(m.ROUTE, SERVER, client(0), fewer).play()
+        attempt.play()
+    assert not attempt.uploaded()
 
 
 def test_the_least_cohort_is_the_clients_own() -> None:
@@ -372,6 +382,9 @@ def test_a_mask_key_belongs_to_one_pair_ring_length_and_session() -> None:
         keys |= {roster.pairwise_mask(agreed, 1, other, secret) for other in (2, 3)}
         keys |= {roster.self_mask(agreed, 1, secret), roster.commitment(1, secret)}
     assert len(keys) == 4 * 4
+    for other in (agreed_on(length=LENGTH + 1), agreed_on(bound=10 * BOUND)):  # ring and length also by themselves
+        keys |= {roster.pairwise_mask(other, 1, 2, secret), roster.self_mask(other, 1, secret)}
+    assert len(keys) == 4 * 4 + 4
 
 
 # --- decoders ---------------------------------------------------------------------------------------------------------
