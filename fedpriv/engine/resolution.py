@@ -87,6 +87,7 @@ def resolve(plan: Plan, federation: Federation) -> Resolved:
     expected = min(largest, max(least, math.floor(plan.sampling.expected(population))))
     for cohort in (expected, largest):
         plan.aggregation.least_contributors(cohort)
+    sums = _possible_sums(plan, range(least, largest + 1))
     setting = Setting(
         length=sum(entries.values()),
         population=population,
@@ -95,7 +96,8 @@ def resolve(plan: Plan, federation: Federation) -> Resolved:
         adjacency=plan.adjacency,
         threat=threat,
         largest_client=int(federation.sizes.max()),
-        least_honest=_least_honest(plan, threat.corrupt, range(least, largest + 1)),
+        least_honest=max(0, min(sums[n] - math.ceil(threat.corrupt * n - 1e-9) for n in sums)),
+        min_cohort=_min_cohort(sums, largest),
     )
     _check_starvation(plan, setting)
     state = plan.mechanism.init(setting)
@@ -125,13 +127,21 @@ def _cohorts(plan: Plan, population: int) -> tuple[int, int]:
     return min(max(1, plan.sampling.least(population)), largest), largest
 
 
-def _least_honest(plan: Plan, corrupt: float, cohorts: range) -> int:
-    """The fewest honest contributors of any sum, over every cohort that can be drawn and that does not abort."""
-    least = []
+def _possible_sums(plan: Plan, cohorts: range) -> dict[int, int]:
+    """Cohort → the fewest contributors of its sum, for every cohort that can be drawn and is not refused."""
+    sums = {}
     for cohort in cohorts:
         with suppress(PlanError):
-            least.append(plan.aggregation.least_contributors(cohort) - math.ceil(corrupt * cohort - 1e-9))
-    return max(0, min(least))
+            sums[cohort] = plan.aggregation.least_contributors(cohort)
+    return sums
+
+
+def _min_cohort(sums: Mapping[int, int], largest: int) -> int:
+    """From this size on no cohort is refused. Smaller draws may abort, which the accountant charges for."""
+    smallest = largest
+    while smallest - 1 in sums:
+        smallest -= 1
+    return smallest
 
 
 def _parameters(plan: Plan, federation: Federation) -> int:

@@ -105,13 +105,16 @@ def run_rounds(
             draws = gaussian(noise, streams, "central-noise", round)
             release = plan.mechanism.release(total.total, spec, outcome, draws)
         except RoundAborted as error:
+            # That nothing came shows something of who was drawn: the ledger must know, for amplification's sake.
+            outcome = Outcome(cohort=cohort, contributors=(), noise=noise)
             aborted, total = error, None
         except FedprivError as error:
             error.add_note(f"In round {round + 1}.")
             raise
+        for event in plan.mechanism.events(spec, outcome):
+            state.ledger.append(event)
         if release is not None:
-            own = [event for update in attempt.trained for event in update.events]
-            for event in (*plan.mechanism.events(spec, outcome), *own):
+            for event in (event for update in attempt.trained for event in update.events):
                 state.ledger.append(event)
             info = RoundInfo(round=round, cohort=len(cohort), population=resolved.setting.population)
             state.server = plan.server.step(state.server, _entries(release.mean, resolved), info)

@@ -84,8 +84,8 @@ class Ledger:
 
     @property
     def rounds(self) -> int:
-        """How many releases there were."""
-        return sum(event.count for event in self._events)
+        """How many releases there were; rounds that ended without one do not count."""
+        return sum(event.count for event in self._events if event.contributors)
 
     def append(self, event: LedgerEvent) -> None:
         """Record a release.

@@ -125,7 +125,8 @@ class TestAborts:
         before = hashlib.sha256(run.resolved.initial(7).tobytes()).hexdigest()
         aborted = [record for record in run.records if record.aborted is not None]
         assert 0 < len(aborted) < 8  # the study goes on, before and after
-        assert len(run.ledger) == 8 - len(aborted)
+        assert run.ledger.rounds == 8 - len(aborted)
+        assert len(run.ledger) == 8  # that nothing came is recorded: it may show who was drawn
         for record in run.records:
             if record.aborted is not None:
                 assert type(record.aborted) is TooFewSurvivors
@@ -146,7 +147,7 @@ class TestAborts:
     def test_a_run_of_aborts_only(self, federation: Any, planned: Make) -> None:
         run = execute(federation, planned(network=fp.Network(dropout={"upload": 1.0})))
         assert run.mean is None
-        assert len(run.ledger) == 0
+        assert run.ledger.rounds == 0
         assert np.array_equal(run.parameters, run.resolved.initial(7))
         assert run.ledger.epsilon(1e-5, observer="server") == 0.0
         assert "2 aborted" in repr(run)
@@ -158,7 +159,7 @@ class TestAborts:
         empty = [record for record in real.records if not record.cohort]
         assert 0 < len(empty) < 12
         assert {type(record.aborted) for record in empty} == {CohortTooSmall}
-        assert len(real.ledger) == 12 - len(empty)
+        assert real.ledger.rounds == 12 - len(empty)
         assert real.frame["sha256"].tolist() == ideal.frame["sha256"].tolist()
         assert real.frame["aborted"].tolist() == ideal.frame["aborted"].tolist()
 
@@ -173,7 +174,7 @@ class TestAborts:
 
         run = execute(federation, planned(mechanism=Nobody()))
         assert run.frame["aborted"].tolist() == ["CohortTooSmall"] * 2
-        assert len(run.ledger) == 0
+        assert run.ledger.rounds == 0
 
 
 @per_client
@@ -531,3 +532,31 @@ def test_state_is_a_sum_over_who_contributed(federation: Any, planned: Make) -> 
     sizes = federation.sizes[there]
     expected = (sizes * 0.125 * (np.array(there) + 1)).sum() / sizes.sum()
     np.testing.assert_allclose(run.mean, expected, atol=1e-5)
+
+
+class TestAbortsAndAmplification:
+    """A round that ends without a release shows something of who was drawn; the ledger must be told of both."""
+
+    def test_the_smallest_accepted_cohort_reaches_the_accountant(self, federation: Any, planned: Make) -> None:
+        mechanism = fp.CentralGaussian(clip_norm=1.0, noise_multiplier=2.0)
+        sampling = fp.PoissonSampling(0.6, max_cohort=7)
+        resolved = planned(
+            mechanism=mechanism, sampling=sampling, aggregation=fp.SecureAggregation(min_cohort=4)
+        ).resolve(federation)
+        assert resolved.setting.min_cohort == 4
+        assert resolved.spec.sampling is not None
+        assert resolved.spec.sampling.min_cohort == 4
+
+    def test_aborts_cost_amplified_epsilon(self, federation: Any, planned: Make) -> None:
+        mechanism = fp.CentralGaussian(clip_norm=1.0, noise_multiplier=2.0)
+        plan = planned(mechanism=mechanism, sampling=fp.PoissonSampling(0.3), rounds=12)
+        run = execute(federation, plan)
+        ended = [record for record in run.records if record.aborted is not None]
+        assert ended
+        assert len(run.ledger) == 12
+        without = fp.Ledger(
+            threat=run.ledger.threat,
+            population=run.ledger.population,
+            events=[event for event in run.ledger.events if event.contributors],
+        )
+        assert run.ledger.epsilon(1e-3, observer="public") > without.epsilon(1e-3, observer="public")
