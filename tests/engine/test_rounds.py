@@ -539,17 +539,17 @@ class TestAbortsAndAmplification:
 
     def test_the_smallest_accepted_cohort_reaches_the_accountant(self, federation: Any, planned: Make) -> None:
         mechanism = fp.CentralGaussian(clip_norm=1.0, noise_multiplier=2.0)
-        sampling = fp.PoissonSampling(0.6, max_cohort=7)
+        sampling = fp.PoissonSampling(0.9, max_cohort=7)
         resolved = planned(
             mechanism=mechanism, sampling=sampling, aggregation=fp.SecureAggregation(min_cohort=4)
         ).resolve(federation)
-        assert resolved.setting.min_cohort == 4
+        assert resolved.setting.min_cohort == 5  # of four, one may be lost
         assert resolved.spec.sampling is not None
-        assert resolved.spec.sampling.min_cohort == 4
+        assert resolved.spec.sampling.min_cohort == 5
 
     def test_aborts_cost_amplified_epsilon(self, federation: Any, planned: Make) -> None:
         mechanism = fp.CentralGaussian(clip_norm=1.0, noise_multiplier=2.0)
-        plan = planned(mechanism=mechanism, sampling=fp.PoissonSampling(0.3), rounds=12)
+        plan = planned(mechanism=mechanism, sampling=fp.PoissonSampling(0.1), rounds=12)
         run = execute(federation, plan)
         ended = [record for record in run.records if record.aborted is not None]
         assert ended
