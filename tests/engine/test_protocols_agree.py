@@ -43,11 +43,12 @@ def protocols() -> dict[str, Any]:
 def frame(federation: Any, plan: Any, seed: int, ideal: bool) -> dict[str, list[Any]]:
     """What a real and an ideal run must have in common, round by round."""
     run = fp.run(federation, plan, seed=seed, ideal=ideal, progress=False)
-    assert len(run.ledger) == sum(record.aborted is None for record in run.records)
+    assert run.ledger.rounds == sum(record.aborted is None for record in run.records)
     return {
         "sha256": [record.sha256 for record in run.records],
         "aborted": run.frame["aborted"].tolist(),
         "contributors": [record.contributors for record in run.records],
+        "charged": [(event.round, event.cohort, event.contributors) for event in run.ledger.events],
     }
 
 
