@@ -115,6 +115,24 @@ class Network:
                     lost[client(index)] = names[int(which * len(names))]
         return lost
 
+    def seconds(self, role: str, *, cpu: float, sent: float, received: float, slowness: float = 1.0) -> float:
+        """One party's wall-clock for a stage: compute, then transfer.
+
+        Only clients' links are modelled: those of the server and of an authority are no limit, and what they are sent
+        is on its way while the clients' links are counted.
+
+        Args:
+            role: ``"client"``, or another party.
+            cpu: seconds of its processor.
+            sent: bytes.
+            received: bytes.
+            slowness: its factor, see :meth:`slowness`.
+        """
+        if role != CLIENT:
+            return cpu
+        hops = (sent > 0) + (received > 0)
+        return slowness * (cpu + sent / self.upload + received / self.download) + hops * self.latency
+
     def slowness(self, streams: Streams, round: int, cohort: Sequence[int]) -> dict[Party, float]:
         """Each client's factor on transfer and compute time."""
         if self.stragglers == 0:
@@ -223,15 +241,13 @@ class Wire:
         self._sent, self._received, self._cpu = {}, {}, {}
 
     def _seconds(self, party: Party) -> float:
-        """One party's stage: compute, then transfer. Only clients' links are modelled: the server's is no limit."""
-        cpu = self._cpu.get(party, 0.0)
-        if _kind(party) != CLIENT:
-            return cpu
-        messages, size = self._sent.get(party, (0, 0))
-        received = self._received.get(party, 0)
-        transfer = size / self._network.upload + received / self._network.download
-        hops = (messages > 0) + (received > 0)
-        return self._slowness.get(party, 1.0) * (cpu + transfer) + hops * self._network.latency
+        return self._network.seconds(
+            _kind(party),
+            cpu=self._cpu.get(party, 0.0),
+            sent=self._sent.get(party, (0, 0))[1],
+            received=self._received.get(party, 0),
+            slowness=self._slowness.get(party, 1.0),
+        )
 
 
 def _kind(party: Party) -> str:

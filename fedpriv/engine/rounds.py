@@ -24,7 +24,7 @@ from fedpriv.network import StageCost, Wire
 from fedpriv.privacy.ledger import Ledger
 from fedpriv.privacy.mechanism import Outcome, Release, RoundSpec
 from fedpriv.randomness import NoiseSource, Streams, gaussian
-from fedpriv.threat import SERVER, Party, client, client_index
+from fedpriv.threat import CLIENT, SERVER, Party, client, client_index
 
 
 @dataclass(kw_only=True)
@@ -148,9 +148,9 @@ class _Attempt:
             context=context.digest(sent, spec, plan.client, plan.rounds),
         )
         self.schedule = plan.network.schedule(streams, spec.round, cohort, deployment.stages)
-        self.wire = Wire(
-            plan.network, schedule=self.schedule, slowness=plan.network.slowness(streams, spec.round, cohort)
-        )
+        slowness = plan.network.slowness(streams, spec.round, cohort)
+        self.wire = Wire(plan.network, schedule=self.schedule, slowness=slowness)
+        self.slowest = max(slowness.values(), default=1.0)
         self.broadcast_bytes = len(sent)
         self.trained: list[Trained] = []
         self.residual = np.zeros(spec.length)
@@ -184,46 +184,62 @@ class _Attempt:
 
     def costs(self, ideal: bool, released: bool) -> tuple[StageCost, ...]:
         """Broadcast, training, the protocol's stages and, where the releaser is not the server, the release."""
-        cohort, size = len(self.cohort), self.broadcast_bytes
-        link = self.resolved.plan.network
-        protocol = self.resolved.plan.aggregation
-        stages: Iterable[StageCost] = () if ideal else self.wire.costs
-        if ideal and cohort:
-            with suppress(PlanError):  # a cohort that the protocol refuses sends nothing
-                stages = protocol.estimate(self.resolved.terms, cohort)
-        down = _cost("broadcast", "client", cohort, received=cohort * size, seconds=link.latency + size / link.download)
-        up = _cost("broadcast", "server", 1, messages=cohort, sent=cohort * size)
-        trained = len(self.trained)
-        each = self.train_seconds / max(1, trained)
-        rows = [up, down, _cost("train", "client", trained, cpu=self.train_seconds, seconds=each), *stages]
-        if released and self.resolved.threat.releaser != SERVER:
+        cohort, size, releaser = len(self.cohort), self.broadcast_bytes, self.resolved.threat.releaser
+        rows = [
+            self._cost("broadcast", SERVER, 1, messages=cohort, sent=cohort * size),
+            self._cost("broadcast", CLIENT, cohort, received=cohort * size),
+            self._cost("train", CLIENT, len(self.trained), cpu=self.train_seconds),
+            *(self._modelled(cohort) if ideal else self.wire.costs),
+        ]
+        if released and releaser != SERVER:
             size = 8 * self.spec.length
-            rows.append(_cost("release", self.resolved.threat.releaser, 1, messages=1, sent=size))
-            rows.append(_cost("release", SERVER, 1, received=size, seconds=link.latency))
+            rows.append(self._cost("release", releaser, 1, messages=1, sent=size))
+            rows.append(self._cost("release", SERVER, 1, received=size))
         return tuple(rows)
 
+    def _modelled(self, cohort: int) -> list[StageCost]:
+        """The protocol's own figures for a cohort of this size, its messages over this network."""
+        rows: Sequence[StageCost] = ()
+        with suppress(PlanError):  # a cohort that the protocol refuses sends nothing
+            rows = self.resolved.plan.aggregation.estimate(self.resolved.terms, cohort) if cohort else ()
+        return [
+            self._cost(
+                row.stage,
+                row.role,
+                row.parties,
+                messages=row.messages,
+                sent=row.bytes_sent,
+                received=row.bytes_received,
+                cpu=row.cpu_seconds,
+            )
+            for row in rows
+        ]
 
-def _cost(
-    stage: str,
-    role: str,
-    parties: int,
-    *,
-    messages: int = 0,
-    sent: int = 0,
-    received: int = 0,
-    cpu: float = 0.0,
-    seconds: float = 0.0,
-) -> StageCost:
-    return StageCost(
-        stage=stage,
-        role=role,
-        parties=parties,
-        messages=messages,
-        bytes_sent=sent,
-        bytes_received=received,
-        cpu_seconds=cpu,
-        modelled_seconds=seconds,
-    )
+    def _cost(
+        self,
+        stage: str,
+        role: str,
+        parties: int,
+        *,
+        messages: int = 0,
+        sent: int = 0,
+        received: int = 0,
+        cpu: float = 0.0,
+    ) -> StageCost:
+        """A row whose parties are all alike; the wall-clock is that of the slowest."""
+        each = max(1, parties)
+        return StageCost(
+            stage=stage,
+            role=role,
+            parties=parties,
+            messages=messages,
+            bytes_sent=sent,
+            bytes_received=received,
+            cpu_seconds=cpu,
+            modelled_seconds=self.resolved.plan.network.seconds(
+                role, cpu=cpu / each, sent=sent / each, received=received / each, slowness=self.slowest
+            ),
+        )
 
 
 def _entries(mean: Reals, resolved: Resolved) -> dict[str, Vector]:
