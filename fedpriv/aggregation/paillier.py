@@ -223,9 +223,7 @@ def _in_a_message(ciphertext_bytes: int) -> int:
 
 
 def _cut(payload: bytes, size: int) -> list[bytes]:
-    """The ciphertexts of a message."""
-    if not payload or len(payload) % size:
-        raise _malformed(len(payload))
+    """The ciphertexts of a message; a broken last one is refused where it is loaded."""
     return [payload[start : start + size] for start in range(0, len(payload), size)]
 
 

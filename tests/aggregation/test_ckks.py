@@ -70,6 +70,8 @@ def test_whatever_is_accepted_is_proved(cohort: int, length: int, bits: int) -> 
 
 def test_the_counting_slot_is_covered_by_the_proof() -> None:
     """Sums of at most 1 in a cohort of 5000: the counter is the largest value there is."""
+    with pytest.raises(PlanError):
+        CKKS().domain(sum_bound=1, length=1, cohort=2**37)
     deployment_scale = PARAMETERS.scale_for(5000)
     terms = Terms(length=1, input_bound=0, cohort=5000, domain=Bounded(1))
     deployment = CKKS().deploy(terms)

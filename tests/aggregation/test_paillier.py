@@ -7,10 +7,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedpriv.aggregation.paillier import COUNTER_BITS, Lanes, Paillier
+from fedpriv.aggregation.paillier import (
+    COUNTER_BITS,
+    Lanes,
+    Paillier,
+    PaillierAdder,
+    PaillierDecryptor,
+    PaillierEncryptor,
+)
 from fedpriv.aggregation.protocol import Session, Terms, perform
+from fedpriv.crypto.paillier import SecretKey
 from fedpriv.encoding import Bounded
-from fedpriv.errors import ConfigurationError, DecryptionFailed
+from fedpriv.errors import ConfigurationError, DecryptionFailed, MalformedMessage
 from fedpriv.network import Network, Wire
 from fedpriv.threat import AUTHORITY
 
@@ -74,6 +82,29 @@ def test_garbage_fails_the_count(plaintext: int) -> None:
     if plaintext >> lanes.width * lanes.count != 3:
         with pytest.raises(DecryptionFailed):
             lanes.unpack(plaintext, 3)
+
+
+def test_padding_and_length_are_checked() -> None:
+    key = SecretKey(2048)
+    lanes = Lanes.of(Terms(length=1, input_bound=10, cohort=1, domain=Bounded(10)), key.public.plaintext_bits)
+    payload = b"".join(PaillierEncryptor(key.public, lanes).encrypt(np.array([7, 5])))
+    assert PaillierDecryptor(key, lanes, 2).decrypt([payload], 1).tolist() == [7, 5]
+    with pytest.raises(DecryptionFailed, match="padding"):
+        PaillierDecryptor(key, lanes, 1).decrypt([payload], 1)
+    for payloads in ([], [payload, payload]):
+        with pytest.raises(DecryptionFailed):
+            PaillierDecryptor(key, lanes, 2).decrypt(payloads, 1)
+
+
+def test_messages_hold_whole_ciphertexts_and_equally_many() -> None:
+    adder = PaillierAdder(SecretKey(2048).public)
+    one, two = adder.load(b"\1" * 512), adder.load(b"\1" * 1024)
+    with pytest.raises(MalformedMessage):
+        adder.add(one, two)
+    with pytest.raises(MalformedMessage):
+        adder.add(one, adder.load(b""))
+    with pytest.raises(MalformedMessage):
+        adder.load(b"\1" * 513)
 
 
 @pytest.mark.parametrize("bits", [512, 1024, 2000, 3071])

@@ -86,6 +86,8 @@ def test_noise_has_the_variance_of_the_derivation() -> None:
     for _ in range(4):
         key = SecretKey(PARAMETERS)
         squares += [_distance(key, np.full((clients, SLOTS), 7), SCALE) ** 2 for _ in range(4)]
+    bound = slot_error(PARAMETERS, additions=clients, slots=SLOTS, largest=21, scale=SCALE)
+    assert np.max(squares) < bound.encryption**2, "the part for encryption holds by itself"
     measured = float(np.mean(squares)) * SCALE**2
     expected = clients * (n * n / 36 + n / 24)
     assert 0.8 < measured / expected < 1.2
@@ -200,8 +202,12 @@ def test_foreign_ciphertexts_are_malformed(key: SecretKey) -> None:
     good = key.public.encrypt(np.zeros(SLOTS), SCALE)
     larger = SecretKey(CKKSParameters(degree=8192)).public.encrypt(np.zeros(4096), SCALE)
     short = bytes(tenseal.ckks_vector(key.public._context, [1.0, 2.0], SCALE).serialize())
+    multiplying = tenseal.context(tenseal.SCHEME_TYPE.CKKS, 4096, coeff_mod_bit_sizes=[60, 49], n_threads=1)
+    multiplying.auto_relin = multiplying.auto_rescale = False
+    root = tenseal.ckks_vector(multiplying, [1.0] * SLOTS, SCALE**0.5)
+    three_parts = bytes((root * root).serialize())
     other_scale = key.public.encrypt(np.zeros(SLOTS), SCALE / 2)
-    for data in (b"", good[:-1], good[1:], good[: len(good) // 2], larger, short, other_scale):
+    for data in (b"", good[:-1], good[1:], good[: len(good) // 2], larger, short, three_parts, other_scale):
         with pytest.raises(MalformedMessage):
             adder.load(data)
         with pytest.raises((MalformedMessage, DecryptionFailed)):
