@@ -174,6 +174,8 @@ class TestAborts:
 
         run = execute(federation, planned(mechanism=Nobody()))
         assert run.frame["aborted"].tolist() == ["CohortTooSmall"] * 2
+        assert [record.contributors for record in run.records] == [(), ()]
+        assert run.frame["rounding_error"].isna().all()
         assert run.ledger.rounds == 0
 
 
