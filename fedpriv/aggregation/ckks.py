@@ -99,6 +99,7 @@ class CKKS:
             terms=terms,
             parameters=PARAMETERS.digest() + repr(scale).encode(),
             key_id=secret.public.key_id,
+            key_bytes=len(secret.public.to_bytes()),
             chunks=_chunks(terms.length),
             encryptor=CKKSEncryptor(secret.public, scale),
             adder=CKKSAdder(scale),

@@ -97,6 +97,7 @@ class HomomorphicDeployment:
         terms: the plan's.
         parameters: bytes that name the scheme's parameters.
         key_id: names the public key.
+        key_bytes: its size.
         chunks: messages that carry one vector.
         encryptor: the clients' part.
         adder: the server's part.
@@ -111,6 +112,7 @@ class HomomorphicDeployment:
         terms: Terms,
         parameters: bytes,
         key_id: bytes,
+        key_bytes: int,
         chunks: int,
         encryptor: Encryptor,
         adder: Adder,
@@ -118,6 +120,7 @@ class HomomorphicDeployment:
     ) -> None:
         self._scheme, self._keys, self._terms, self._key_id, self._chunks = scheme, keys, terms, key_id, chunks
         self._encryptor, self._adder, self._decryptor = encryptor, adder, decryptor
+        self._key_bytes = key_bytes
         described = (terms.length, terms.input_bound, terms.noise_headroom, terms.cohort, terms.domain.largest)
         self._parameters = hashlib.sha256(parameters + repr(described).encode()).digest()[:16]
         self._attempts = Attempts(terms.cohort)
@@ -129,6 +132,11 @@ class HomomorphicDeployment:
     @property
     def stages(self) -> tuple[Stage, ...]:
         return STAGES
+
+    @property
+    def key_bytes(self) -> int:
+        """The authority's public key."""
+        return self._key_bytes
 
     @property
     def decryptions(self) -> int:

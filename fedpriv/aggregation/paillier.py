@@ -106,6 +106,7 @@ class Paillier:
             terms=terms,
             parameters=repr((self.key_bits, lanes)).encode(),
             key_id=secret.public.key_id,
+            key_bytes=len(secret.public.to_bytes()),
             chunks=self._volume(lanes, terms.length).chunks,
             encryptor=PaillierEncryptor(secret.public, lanes),
             adder=PaillierAdder(secret.public),

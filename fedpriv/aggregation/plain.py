@@ -86,6 +86,10 @@ class PlainDeployment:
     def stages(self) -> tuple[Stage, ...]:
         return (Stage(UPLOAD, CLIENT, "upload"),)
 
+    @property
+    def key_bytes(self) -> int:
+        return 0
+
     def round(self, session: Session) -> Mapping[Party, Role]:
         self._attempts.open(session)
         transcript = session_hash("plain", self._terms, session)

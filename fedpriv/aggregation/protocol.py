@@ -102,6 +102,11 @@ class Deployment(Protocol):
         """The stages in order, each with who acts."""
         ...
 
+    @property
+    def key_bytes(self) -> int:
+        """Bytes that every client is sent once, before its first round: a public key that outlives rounds, or none."""
+        ...
+
     def round(self, session: Session) -> Mapping[Party, Role]:
         """Fresh roles for one attempt: every participant, and the protocol's other parties.
 

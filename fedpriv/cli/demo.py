@@ -121,6 +121,7 @@ def _compare_protocols(
                 "ε public": summary["epsilon_public"],
                 "sent, kB": costs["client_bytes_up"] / 1e3,
                 "received, kB": costs["client_bytes_down"] / 1e3,
+                "key once, kB": summary["client_key_bytes"] / 1e3,
                 "client, ms": 1e3 * costs["client_seconds"],
                 "server + authority, ms": 1e3 * costs["server_seconds"],
                 "SHA-256, real round": real.record.sha256[:12],

@@ -35,6 +35,8 @@ class State:
     mechanism: Any
     clients: dict[int, Any] = field(default_factory=dict)
     ledger: Ledger
+    key_bytes: int
+    """What every client was sent once, before its first round."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +91,7 @@ def run_rounds(
         server=plan.server.init(resolved.initial(seed)),
         mechanism=resolved.mechanism_state,
         ledger=Ledger(threat=resolved.threat, population=resolved.setting.population, adjacency=plan.adjacency),
+        key_bytes=deployment.key_bytes,
     )
     for round in range(plan.rounds):
         started = time.perf_counter()

@@ -24,6 +24,7 @@ _MEANS = (
     "epsilon_authority",
     "client_bytes_up",
     "client_bytes_down",
+    "client_key_bytes",
     "client_seconds",
     "server_seconds",
     "wall_seconds",

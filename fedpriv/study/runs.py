@@ -106,6 +106,7 @@ def run(
         parameters=last[0].parameters,
         mean=last[0].mean,
         ledger=last[1].ledger,
+        key_bytes=last[1].key_bytes,
     )
 
 
@@ -147,6 +148,8 @@ class Run:
     mean: Any
     """``[payload] float64``: the mean that the last round released; None where it was aborted."""
     ledger: Ledger
+    key_bytes: int
+    """What every client was sent once, before its first round: a public key, or nothing. In no round's figures."""
 
     def __repr__(self) -> str:
         ended = "".join(f", {name} {value:.3f}" for name, value in self.metrics[-1].items())
@@ -234,6 +237,7 @@ class Run:
         row |= {name: frame[name].mean() for name in COSTS}
         row |= {
             "rounding_error": frame["rounding_error"].max(),
+            "client_key_bytes": self.key_bytes,
             "aborted_rounds": int((frame["aborted"] != "").sum()),
             "costs": "modelled" if self.ideal else "measured",
             "sha256": self.sha256,

@@ -478,3 +478,10 @@ def test_a_sum_beyond_the_bound_is_refused(aggregator: Protected) -> None:
         roles[AUTHORITY].receive(message)
     with pytest.raises(DecryptionFailed):
         roles[AUTHORITY].step("decrypt")
+
+
+@pytest.mark.parametrize("aggregator", [CKKS(), Paillier(key_bits=2048)])
+def test_the_public_key_that_every_client_is_sent_is_counted(aggregator: CKKS | Paillier) -> None:
+    domain = aggregator.domain(sum_bound=300, length=4, cohort=3)
+    deployment = aggregator.deploy(Terms(length=4, input_bound=100, cohort=3, domain=domain))
+    assert deployment.key_bytes == len(deployment._encryptor._key.to_bytes()) > 0

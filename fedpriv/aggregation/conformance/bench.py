@@ -166,6 +166,7 @@ class Altered:
         self._inner = inner
         self._alter = alter
         self.stages = inner.stages
+        self.key_bytes = inner.key_bytes
         self.contributors = inner.contributors
 
     def round(self, session: Session) -> Mapping[Party, Role]:
