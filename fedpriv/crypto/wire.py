@@ -48,9 +48,9 @@ def digest(*parts: bytes) -> bytes:
 
 def members(subset: Iterable[int], count: int) -> bytes:
     """A subset of 0 … count − 1 as one bit for each: ⌈count / 8⌉ bytes."""
-    bits = np.zeros((1, count), dtype="<u2")
-    bits[0, list(subset)] = 1
-    return pack_rows(bits, 1).tobytes()
+    bits = np.zeros(count, dtype=np.uint8)
+    bits[list(subset)] = 1
+    return np.packbits(bits, bitorder="little").tobytes()
 
 
 class Reader:
@@ -82,7 +82,10 @@ class Reader:
         Raises:
             MalformedMessage: padding that is not zero.
         """
-        bits = unpack_rows(self.take(packed_size(count, 1)), count, 1)[0]
+        packed = np.frombuffer(self.take(packed_size(count, 1)), dtype=np.uint8)
+        bits = np.unpackbits(packed, bitorder="little")
+        if bits[count:].any():
+            raise self.malformed("padding that is not zero")
         return tuple(np.flatnonzero(bits).tolist())
 
     def rest(self) -> memoryview:
@@ -149,9 +152,9 @@ def packed_size(count: int, bits: int) -> int:
 def pack_bits(values: Words, bits: int) -> bytes:
     """``[n]`` unsigned integers → ⌈n · bits / 8⌉ bytes; bits above ``bits`` are ignored (reduction mod 2^bits).
 
-    Blocks of w values, w being the width of ``word_type(bits)``, fill ``bits`` words exactly. They are laid out with value i
-    of every block side by side, so that packing is a few shifts of long contiguous rows that stay in the cache; what is
-    left over follows bit by bit.
+    Blocks of w values, w being the width of ``word_type(bits)``, fill ``bits`` words exactly. They are laid out with
+    value i of every block side by side, so that packing is a few shifts of long contiguous rows that stay in the cache;
+    what is left over follows bit by bit.
     """
     kind = word_type(bits)
     width = kind.itemsize * 8
