@@ -377,7 +377,7 @@ def test_a_mask_key_belongs_to_one_pair_ring_length_and_session() -> None:
     secret, keys = bytes(32), set()
     for agreed in (agreed_on(), agreed_on(length=LENGTH + 1), agreed_on(bound=10 * BOUND), agreed_on(attempt=1)):
         advertised = {i: bytes([i]) * m.KEYS for i in range(N)}
-        roster = m.Roster.decode(agreed, m.Roster.encode(agreed, advertised))
+        roster = m.FullRoster.of(agreed, advertised)
         assert roster.pairwise_mask(agreed, 1, 2, secret) == roster.pairwise_mask(agreed, 2, 1, secret)
         keys |= {roster.pairwise_mask(agreed, 1, other, secret) for other in (2, 3)}
         keys |= {roster.self_mask(agreed, 1, secret), roster.commitment(1, secret)}
