@@ -219,8 +219,8 @@ def pack_rows(rows: Words, bits: int) -> npt.NDArray[np.uint8]:
     return np.packbits(single.reshape(len(rows), count * bits), axis=1, bitorder="little")
 
 
-def unpack_rows(data: bytes | memoryview, count: int, bits: int) -> npt.NDArray[np.uint64]:
-    """The inverse of :func:`pack_rows` for rows of ``count`` integers: ``[r, count]``.
+def unpack_rows(data: bytes | memoryview, count: int, bits: int) -> Words:
+    """The inverse of :func:`pack_rows` for rows of ``count`` integers: ``[r, count]``, uint32 or uint64.
 
     Raises:
         MalformedMessage: not whole rows, or padding that is not zero.
@@ -229,12 +229,23 @@ def unpack_rows(data: bytes | memoryview, count: int, bits: int) -> npt.NDArray[
     if size == 0 or len(data) % size:
         raise _badly_packed(f"{len(data)} bytes in rows of {size}")
     packed = np.frombuffer(data, dtype=np.uint8).reshape(-1, size)
-    single = np.unpackbits(packed, axis=1, bitorder="little")
-    if np.any(single[:, count * bits :]):
+    if np.any(packed[:, -1].astype(np.uint16) >> np.uint16(count * bits - 8 * (size - 1))):
         raise _badly_packed("padding that is not zero")
-    wide = np.zeros((len(packed) * count, 64), dtype=np.uint8)
-    wide[:, :bits] = single[:, : count * bits].reshape(-1, bits)
-    return np.packbits(wide, axis=1, bitorder="little").view("<u8").reshape(len(packed), count).astype(np.uint64)
+    starts = np.arange(count) * bits
+    first, offset = starts // 8, starts % 8
+    span = int(offset.max() + bits + 7) // 8  # bytes in which a value lies, at most
+    kind = np.dtype("<u4" if span <= 4 else "<u8")
+    shift = offset.astype(kind)
+    values = np.zeros((len(packed), count), dtype=kind)
+    for k in range(min(span, 8)):
+        # Past the end of a row there is nothing of a value: what is read there lies above its bits.
+        values |= packed[:, np.minimum(first + k, size - 1)].astype(kind) << kind.type(8 * k)
+    values >>= shift
+    if span == 9:
+        ninth = packed[:, np.minimum(first + 8, size - 1)].astype(kind)
+        values |= ninth << (63 - shift) << kind.type(1)  # nothing where the offset is 0
+    values &= kind.type((1 << bits) - 1)
+    return values
 
 
 def _badly_packed(found: str) -> MalformedMessage:
