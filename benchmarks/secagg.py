@@ -1,23 +1,21 @@
 """Masking secure aggregation beside Flower's SecAgg+ and the machine's floor: processor time, bytes, peak memory.
 
-The roles of a real attempt are driven, every message real. A client's time is encoding its vector and its step of the
-stage masked-input; the server's is everything from the first masked vector on. The floor is AES-256-CTR and addition
-fused in the cache, once for each mask, with encoding or unpacking and adding up. Flower's server above 10 clients is
-composed from the times of its own functions (``secagg_flower.py``).
+The complete graph, an honest-but-curious server. The roles of a real attempt are driven, every message real. A client's
+time is encoding its vector and its step of the stage masked-input; the server's is everything from the first masked
+vector on. The floor is AES-256-CTR and addition fused in the cache, once for each mask, with encoding or unpacking and
+adding up. Flower's server above 10 clients is composed from the times of its own functions (``secagg_flower.py``).
 """
 
 from __future__ import annotations
 
 import json
-import os
-import pickle
 import time
 import tracemalloc
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +24,7 @@ from cryptography.hazmat.primitives.ciphers.algorithms import AES256
 from cryptography.hazmat.primitives.ciphers.modes import CTR
 
 from benchmarks import Row, peers
+from benchmarks.apart import apart
 from fedpriv.aggregation import SecureAggregation, Session, Terms
 from fedpriv.aggregation.protocol import ClientRole, Releaser, Role
 from fedpriv.crypto import wire
@@ -43,7 +42,6 @@ RINGS_AT = (100, 1_000_000)
 REPEATS = 5
 FLOWER = Path(__file__).with_name("secagg_flower.py")
 
-T = TypeVar("T")
 Key = tuple[str | int | float | None, ...]
 
 
@@ -209,7 +207,7 @@ class Attempt:
     @classmethod
     def of(cls, clients: int, length: int, input_bits: int) -> Attempt:
         """Set up, with shares that survive a dropout of 30 %."""
-        description = SecureAggregation(corrupt=0.1, dropout=max(DROPOUTS))
+        description = SecureAggregation(corrupt=0.1, dropout=max(DROPOUTS), graph="complete")
         codec = FixedPoint.for_limit(1.0, input_bits)
         ring = ring_for(codec.sum_bound(clients))
         terms = Terms(length=length, input_bound=codec.bound, cohort=clients, domain=ring)
@@ -274,7 +272,7 @@ class Attempt:
                 raise AssertionError("Another sum than that of the inputs.")
             return spent, answer
 
-        spent, answer = min(_apart(recover) for _ in range(REPEATS))
+        spent, answer = min(apart(recover) for _ in range(REPEATS))
         return Recovery(spent, answer, _peak(recover))
 
     def _upload(self, party: Party, reals: npt.NDArray[np.float32]) -> list[Message]:
@@ -306,32 +304,6 @@ def _reals(length: int) -> npt.NDArray[np.float32]:
     return np.random.default_rng(0).uniform(-1, 1, length).astype(np.float32)
 
 
-def _apart(action: Callable[[], T]) -> T:
-    """Call it in a fork of this process, which stays as it was.
-
-    Raises:
-        RuntimeError: it failed there.
-    """
-    read, write = os.pipe()
-    child = os.fork()
-    if child == 0:
-        status = 1
-        try:
-            result = pickle.dumps(action())
-            with os.fdopen(write, "wb") as pipe:
-                pipe.write(result)
-            status = 0
-        finally:
-            os._exit(status)
-    os.close(write)
-    with os.fdopen(read, "rb") as pipe:
-        result = pipe.read()
-    if os.waitpid(child, 0)[1]:
-        raise RuntimeError("A measurement failed.")
-    answer: T = pickle.loads(result)
-    return answer
-
-
 def _timed(action: Callable[[], object]) -> float:
     """The least processor time of a call, each in a fork of its own."""
 
@@ -340,7 +312,7 @@ def _timed(action: Callable[[], object]) -> float:
         action()
         return time.process_time() - started
 
-    return min(_apart(once) for _ in range(REPEATS))
+    return min(apart(once) for _ in range(REPEATS))
 
 
 def _peak(action: Callable[[], object]) -> int:
@@ -351,7 +323,7 @@ def _peak(action: Callable[[], object]) -> int:
         action()
         return tracemalloc.get_traced_memory()[1]
 
-    return _apart(once)
+    return apart(once)
 
 
 def _least(action: Callable[[], object]) -> float:
