@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import traceback
+import warnings
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -18,7 +19,10 @@ def apart(action: Callable[[], T]) -> T:
         RuntimeError: it failed there.
     """
     read, write = os.pipe()
-    child = os.fork()
+    with warnings.catch_warnings():
+        # Python warns of forks of processes with threads; those here are the BLAS's, which stops them for a fork.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        child = os.fork()
     if child == 0:
         status = 1
         try:
