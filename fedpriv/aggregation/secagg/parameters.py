@@ -108,7 +108,7 @@ def _complete(n: int, c: int, f: int, min_cohort: int, adversary: Adversary) -> 
             "Against a malicious server a threshold t has 2t > n + c, so that no two survivor sets find t signatures "
             f"each, and t ≤ n − f, where n = {n}, c = ⌈corrupt · n⌉ = {c}, f = ⌈dropout · n⌉ = {f}.",
             value=f"t = {consistent}",
-            remedy="Lower corrupt or dropout until corrupt + 2 · dropout is below 1, or invite more clients.",
+            remedy="Lower corrupt or dropout until c + 2f ≤ n − 2, or invite more clients.",
         )
     t = min(consistent, n - f)
     if t < 2 or t - c < 2:
