@@ -29,7 +29,7 @@ from fedpriv.report.saving import provenance
 from fedpriv.threat import CLIENT, SERVER, Party, client, client_index
 
 HERE = Path(__file__).resolve().parent
-PROTOCOL = fp.SecureAggregation(corrupt=0.1, dropout=0.3)
+PROTOCOL = fp.SecureAggregation(corrupt=0.1, dropout=0.3, graph="complete")
 BITS = 16
 """Of one entry of a client's vector, sign included."""
 KEY = SHARE = 32
