@@ -42,10 +42,10 @@ class Sampled:
     min_cohort: int = 0
 
     @classmethod
-    def of(cls, noise_multiplier: float, record: SamplingRecord) -> Sampled:
+    def of(cls, noise_multiplier: float, record: SamplingRecord, adjacency: Adjacency) -> Sampled:
         """The release with this noise under a Poisson or fixed-size record."""
         assert record.kind != "none"
-        cut = record.max_cohort if record.max_cohort is not None and record.max_cohort < record.population else 0
+        cut = record.max_cohort if record.max_cohort is not None and record.limited(adjacency) else 0
         return cls(
             noise_multiplier=noise_multiplier,
             kind=record.kind,

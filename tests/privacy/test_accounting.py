@@ -14,6 +14,7 @@ from scipy.stats import binom, norm
 
 from fedpriv.errors import ConfigurationError, UnsupportedAccounting
 from fedpriv.privacy.accounting import Composition, Sampled, delta, epsilon, headline, rdp_curve
+from fedpriv.privacy.sampling import PoissonSampling
 
 DELTA = 1e-5
 
@@ -256,3 +257,9 @@ def test_delta_is_a_probability(bad) -> None:
 def test_epsilon_is_finite(bad) -> None:
     with pytest.raises(ConfigurationError):
         delta(poisson(1, 1, 1), bad, "zero-out", "pld")
+
+
+def test_a_limit_at_the_population_cuts_a_neighbour_with_one_client_more() -> None:
+    record = PoissonSampling(0.9, max_cohort=5).accounting(5)
+    assert Sampled.of(1.0, record, "zero-out").max_cohort == 0
+    assert Sampled.of(1.0, record, "add-remove").max_cohort == 5
