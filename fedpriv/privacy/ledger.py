@@ -42,10 +42,11 @@ class Ledger:
     Guarantees: an observer who sees the cohort gets no amplification, and each client is charged for the rounds it
         really took part in; one who does not gets amplification where a theorem gives it. Noise added after the sum
         does not count against those who see the sum.
-    Assumes: cohorts are drawn, and clients drop out, independently of clients' data; where amplification is counted on,
-        rounds that ended without a release are recorded as well, and ended for the size of the drawn cohort or for
-        reasons independent of who was drawn; the threat model is true; dp-accounting is right.
-    Does not hide: what is not an event. Metrics and tuning that read clients' data are releases of their own.
+    Assumes: cohorts are drawn, clients drop out, and rounds and runs end early, independently of clients' data; where
+        amplification is counted on, the seed that drew the cohorts is secret, and rounds that ended without a release
+        are recorded as well; the threat model is true; dp-accounting is right.
+    Does not hide: what is not an event. Metrics and tuning that read clients' data are releases of their own, and so is
+        a run that ends because an update was not finite.
     Reference: Abadi et al. 2016; Mironov 2017; Koskela, Jälkö and Honkela 2020; Balle and Wang 2018.
     """
 
