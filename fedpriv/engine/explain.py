@@ -73,7 +73,7 @@ def learns(threat: ThreatModel) -> dict[str, str]:
     order = [SERVER, CLIENT, AUTHORITY, *sorted(set(threat.learns) - {SERVER, CLIENT, AUTHORITY, PUBLIC}), PUBLIC]
     return {
         party: ", ".join(sorted(view.value.replace("_", " ") for view in threat.learns[party]))
-        + (" (the rest is hidden computationally)" if party in threat.computational else "")
+        + (" (computational)" if party in threat.computational else "")
         for party in order
         if party in threat.learns
     }

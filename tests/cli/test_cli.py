@@ -134,7 +134,12 @@ class TestDemo:
         command = [sys.executable, "-m", "fedpriv.cli", *_demo(tmp_path / "results" / "demo")]
         command[command.index("--rounds") + 1] = "500"  # long enough to be interrupted
         process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | {"PYTHONWARNINGS": ""}
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=os.environ | {"PYTHONWARNINGS": ""},
+            # A shell's background job ignores SIGINT, and its children would too.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         time.sleep(after)
         process.send_signal(signal.SIGINT)
