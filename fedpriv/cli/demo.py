@@ -59,8 +59,8 @@ def demo(out: str | Path, *, clients: int, rounds: int, seeds: int, say: Callabl
     say(f"each, full participation, {rounds} rounds of logistic regression.\n")
 
     table, views = _compare_protocols(federation, plan, {"none": plan.mechanism, "ε = 2": noise["ε = 2"]})
-    say("Who learns what of a round. Besides, whoever holds the exact sum adds the noise, if any, and releases the mean")
-    say("to the server; server and clients see each round's model, the public sees the last:\n")
+    say("Who learns what of a round. Besides, whoever holds the exact sum adds the noise, if any, and releases the")
+    say("mean to the server; server and clients see each round's model, the public sees the last one:\n")
     say(text(views, max_width=70))
     say(
         "\nOne federation, four protocols. Bytes and seconds are measured in a real round, every message sent; the real"
