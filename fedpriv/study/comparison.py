@@ -14,7 +14,7 @@ from fedpriv.data import Federation
 from fedpriv.engine.executors import Executor
 from fedpriv.engine.plan import Plan
 from fedpriv.engine.resolution import Resolved
-from fedpriv.errors import ConfigurationError, FedprivError
+from fedpriv.errors import ConfigurationError, FedprivError, without_frames
 from fedpriv.randomness import NoiseSource
 from fedpriv.study.progress import bar
 from fedpriv.study.runs import Run, epsilon_of, run
@@ -129,7 +129,7 @@ def compare(
         except FedprivError as error:
             if on_invalid == "raise":
                 raise
-            outcome = Refusal(error=error)
+            outcome = Refusal(error=without_frames(error))
         target = getattr(plan.mechanism, "target", None)
         cells.append(
             Cell(
