@@ -60,6 +60,7 @@ def explain(resolved: Resolved) -> str:
         f"Aggregation  {_name(plan.aggregation)}: {_threshold(resolved)}",
         *_costs(resolved),
         *_privacy(resolved),
+        *(f"Unaccounted  {note}" for note in federation.notes),
         "Who learns what",
         *(f"  {party:<12} {views}" for party, views in learns(resolved.threat).items()),
         *(f"Assumes      {assumption}" for assumption in resolved.threat.assumptions),

@@ -119,7 +119,8 @@ def run_rounds(
         if release is not None:
             for event in (event for update in attempt.trained for event in update.events):
                 state.ledger.append(event)
-            info = RoundInfo(round=round, cohort=len(cohort), population=resolved.setting.population)
+            population = resolved.setting.population
+            info = RoundInfo(round=round, cohort=plan.sampling.expected(population), population=population)
             state.server = plan.server.step(state.server, _entries(release.mean, resolved), info)
             state.mechanism = plan.mechanism.advance(state.mechanism, release)
             state.clients.update({update.client: update.state for update in attempt.trained})

@@ -266,6 +266,7 @@ class Run:
         about = {
             "plan": self.plan.describe(),
             "federation": {"name": self.resolved.federation.name, "sha256": self.resolved.federation.fingerprint},
+            "unaccounted": list(self.resolved.federation.notes),
             "seed": self.seed,
             "noise": self.noise,
             "ideal": self.ideal,
