@@ -44,16 +44,23 @@ def half_width(values: Iterable[float]) -> float:
 
 
 def over_seeds(runs: pd.DataFrame, columns: Iterable[str] | None = None) -> pd.DataFrame:
-    """One row per federation and label: means over the seeds, ``accuracy_ci`` the half-width of its 95 % interval."""
+    """One row per federation and label: means over the seeds, ``accuracy_ci`` the half-width of its 95 % interval.
+
+    Of ε the largest over the seeds: a mean of guarantees is none. Where the rows' ``epsilon`` is against different
+    observers, or at different δ, a column says which.
+    """
     import pandas as pd
 
     chosen = [name for name in (columns or _MEANS) if name in runs.columns]
+    named = [name for name in ("observer", "delta") if name in runs.columns and runs[name].nunique() > 1]
     rows = []
     for keys, group in runs.groupby(_KEYS, sort=False):
         row: dict[str, Any] = dict(zip(_KEYS, keys, strict=True))
         row["seeds"] = int((group["refused"] == "").sum())
         for name in chosen:
-            row[name] = group[name].mean()
+            row[name] = group[name].max() if name.startswith("epsilon") else group[name].mean()
+            if name == "epsilon":
+                row |= {which: group[which].bfill().iloc[0] for which in named}
             if name == "accuracy":
                 row["accuracy_ci"] = half_width(group[name])
         if len(group) == 1 and "sha256" in group:  # one seed: labels with the same model are seen at a glance

@@ -195,7 +195,10 @@ class Study:
         return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
     def table(self, columns: Iterable[str] | None = None) -> pd.DataFrame:
-        """Mean over the seeds, and the 95 % interval of the mean for accuracy, one row per federation and label."""
+        """Mean over the seeds, and the 95 % interval of the mean for accuracy, one row per federation and label.
+
+        Of ε the largest over the seeds, with its observer and δ where they differ between rows.
+        """
         from fedpriv.report.tables import over_seeds
 
         return over_seeds(self.frame, columns)
@@ -231,7 +234,11 @@ class Study:
         from fedpriv.report.tables import latex
 
         seeds = len({cell.seed for cell in self.cells})
-        return latex(self.table(), caption=f"Means over {seeds} seeds; intervals are 95 % (Student's t).")
+        caption = f"Means over {seeds} seeds, of ε the largest; intervals are 95 % (Student's t)."
+        frame = self.frame
+        if frame["observer"].nunique() == 1 and "delta" in frame and frame["delta"].nunique() == 1:
+            caption += f" ε at δ = {frame['delta'].max():g}; the column epsilon is against: {frame['observer'].iloc[0]}."
+        return latex(self.table(), caption=caption)
 
     def save(self, folder: str | Path, x: str = "label", y: str = "accuracy") -> Path:
         """Write tables, plans, versions and the figure into a folder: whole, or not at all.

@@ -136,3 +136,23 @@ class TestLatex:
         assert r"b & 2 & -- \\" in written
         assert written.count("{") == written.count("}")
         assert re.findall(r"\\(\w+rule)", written) == ["toprule", "midrule", "bottomrule"]
+
+
+class TestEpsilonOverSeeds:
+    def test_the_largest_and_not_the_mean(self) -> None:
+        """Realised participations differ by seed; a mean of guarantees is none."""
+        frame = runs(accuracy=[0.5, 0.7], epsilon=[1.0, 3.0], epsilon_server=[2.0, np.inf], observer=["public"] * 2)
+        table = over_seeds(frame)
+        assert table["epsilon"].tolist() == [3.0]
+        assert np.isinf(table["epsilon_server"]).all()
+        assert "observer" not in table
+
+    def test_different_observers_are_named(self) -> None:
+        frame = runs(label=["a", "b"], epsilon=[1.0, 3.0], observer=["public", "server"])
+        table = over_seeds(frame, ["epsilon"])
+        assert table["observer"].tolist() == ["public", "server"]
+        assert list(table.columns).index("observer") == list(table.columns).index("epsilon") + 1
+
+    def test_different_deltas_are_named(self) -> None:
+        frame = runs(label=["a", "b"], epsilon=[1.0, 3.0], observer=["public"] * 2, delta=[1e-5, 1e-6])
+        assert over_seeds(frame, ["epsilon"])["delta"].tolist() == [1e-5, 1e-6]
