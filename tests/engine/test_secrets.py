@@ -1,4 +1,4 @@
-"""What a run keeps of a round that failed: the error, and no key, seed or vector that its traceback would hold on to."""
+"""What a run keeps of a round that failed: the error, and no key, seed or vector that its frames would hold on to."""
 
 from __future__ import annotations
 
