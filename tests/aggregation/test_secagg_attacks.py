@@ -188,6 +188,18 @@ def test_a_client_that_was_shown_another_roster_uploads_nothing() -> None:
     assert not attempt.uploaded()
 
 
+@pytest.mark.parametrize("half", [0, agreement.KEY])
+def test_a_roster_that_names_a_key_twice_is_refused(half: int) -> None:
+    """Figure 4, round 1: all public keys are different."""
+
+    def twice(payload: bytes) -> bytes:
+        one, other = BITMAP + 4 * m.KEYS + half, BITMAP + 3 * m.KEYS
+        return replaced(one, payload[other : other + agreement.KEY])(payload)
+
+    with pytest.raises(MalformedMessage, match="different"):
+        attacked(m.ROSTER, SERVER, client(0), twice).play()
+
+
 def test_a_key_of_small_order_is_refused() -> None:
     with pytest.raises(MalformedMessage):
         attacked(m.ROSTER, SERVER, client(0), replaced(BITMAP + 3 * m.KEYS, bytes(agreement.KEY))).play()
@@ -376,7 +388,7 @@ def test_a_mask_key_belongs_to_one_pair_ring_length_and_session() -> None:
     """The same shared secret gives other keys wherever anything differs, and the same one for either of the pair."""
     secret, keys = bytes(32), set()
     for agreed in (agreed_on(), agreed_on(length=LENGTH + 1), agreed_on(bound=10 * BOUND), agreed_on(attempt=1)):
-        advertised = {i: bytes([i]) * m.KEYS for i in range(N)}
+        advertised = {i: bytes([2 * i]) * agreement.KEY + bytes([2 * i + 1]) * agreement.KEY for i in range(N)}
         roster = m.Roster.decode(agreed, m.Roster.encode(agreed, advertised))
         assert roster.pairwise_mask(agreed, 1, 2, secret) == roster.pairwise_mask(agreed, 2, 1, secret)
         keys |= {roster.pairwise_mask(agreed, 1, other, secret) for other in (2, 3)}

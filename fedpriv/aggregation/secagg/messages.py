@@ -125,12 +125,14 @@ class Roster:
 
     @classmethod
     def decode(cls, agreed: Agreed, payload: bytes | memoryview) -> Roster:
-        """Raises MalformedMessage."""
+        """Raises MalformedMessage: not a roster, or one that names a key twice."""
         reader = wire.Reader(payload, ROSTER)
         members = reader.members(agreed.invited)
         keys = bytes(reader.take(KEYS * len(members)))
         reader.end()
         half = agreement.KEY
+        if len({keys[i : i + half] for i in range(0, len(keys), half)}) != 2 * len(members):
+            raise MalformedMessage("The public keys of a roster are different.", remedy="Start a new attempt.")
         rows = [keys[i : i + KEYS] for i in range(0, len(keys), KEYS)]
         transcript = wire.digest(b"T1", SUITE.encode(), agreed.transcript, bytes(payload))
         return cls(members, tuple(row[:half] for row in rows), tuple(row[half:] for row in rows), transcript)
