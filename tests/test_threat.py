@@ -13,7 +13,7 @@ MASKED = ThreatModel(
     adversary="honest-but-curious",
     corrupt=0.1,
     assumptions=("Clients' keys are authentic.",),
-    reference="Bonawitz et al. 2017, Theorem 6.3",
+    reference="Bonawitz et al. 2017, section 6",
     learns={
         "server": frozenset({View.SURVIVORS, View.CIPHERTEXTS, View.EXACT_SUM}),
         "client": frozenset({View.COHORT}),

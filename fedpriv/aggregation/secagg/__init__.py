@@ -29,23 +29,28 @@ class SecureAggregation:
     client the others open either its mask key (lost) or its own mask (in the sum), never both.
 
     Ideal functionality: from the vectors of the clients that reach the stage *masked-input* (U3), the server gets their
-    sum mod 2^b, U3 and the sets of clients of every other stage; the clients get the roster and U3. It aborts where
-    fewer than ``min_cohort`` clients advertise, where fewer than max(t, min_cohort) advertise, share keys or upload, or
-    where fewer than t answer at the end.
+    sum mod 2^b, U3 and the sets of clients of every other stage; the clients get U1, U2 and U3. It aborts where fewer
+    than ``min_cohort`` clients advertise, where fewer than max(t, min_cohort) advertise, share keys or upload, or where
+    fewer than t answer at the end.
+
+    Beyond the figure, clients send a commitment to the seed of their own mask (a key that HKDF derives from it), all
+    keys are bound to the transcript, and the server checks what it reconstructs: a wrong share is an error, not a wrong
+    sum.
 
     Guarantees: the server and up to c = ⌈corrupt · n⌉ clients that pool all they see learn no more than the sum of the
-        other clients in U3 (Theorem 6.3 of the paper; computational). At least max(t, min_cohort) clients are in a sum,
-        t − c ≥ 2 of them honest. t is derived by each client from the number of *invited* clients. Messages of another
-        session, and envelopes made for another roster, context or configuration, are refused before a masked vector is
-        sent.
+        other clients in U3 (section 6 of the paper, honest-but-curious server; computational). At least
+        max(t, min_cohort) clients are in a sum, t − c ≥ 2 of them honest. t is derived by each client from the number
+        of *invited* clients. Messages of another session, and envelopes made for another roster, context or
+        configuration, are refused before a masked vector is sent.
     Assumes: every party follows the protocol (honest-but-curious). Channels between each client and the server are
-        authenticated. X25519 with HKDF-SHA256 is a secure key agreement, AES-256-GCM a secure authenticated encryption,
-        AES-256-CTR a pseudorandom generator. The operating system's generator is good.
+        authenticated and confidential: whoever reads all of them sees what the server sees, the sum included. X25519
+        with HKDF-SHA256 is a secure key agreement, HKDF-SHA256 a pseudorandom function, AES-256-GCM a secure
+        authenticated encryption, AES-256-CTR a pseudorandom generator. The operating system's generator is good.
     Does not hide: who takes part, who is lost and when; the sum itself, from which much can follow (add differential
         privacy). A server that lies about the survivors, or substitutes its own keys for the clients', is outside this
         adversary model. No client is kept from sending a wrong vector.
     Reference: Bonawitz et al. 2017, "Practical Secure Aggregation for Privacy-Preserving Machine Learning", CCS,
-        Figure 4 and Theorem 6.3.
+        Figure 4 and section 6.
 
     Args:
         adversary: ``"honest-but-curious"``.
@@ -90,10 +95,10 @@ class SecureAggregation:
             corrupt=self.corrupt,
             assumptions=(
                 "Server and clients follow the protocol.",
-                "Channels between each client and the server are authenticated.",
+                "Channels between each client and the server are authenticated and confidential.",
                 "X25519 with HKDF-SHA256, AES-256-GCM and AES-256-CTR are secure.",
             ),
-            reference="Bonawitz et al. 2017, Figure 4 and Theorem 6.3",
+            reference="Bonawitz et al. 2017, Figure 4 and section 6",
             learns={
                 SERVER: frozenset({View.COHORT, View.SURVIVORS, View.CIPHERTEXTS, View.EXACT_SUM}),
                 CLIENT: frozenset({View.COHORT, View.SURVIVORS}),
