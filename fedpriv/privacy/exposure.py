@@ -66,6 +66,7 @@ def exposure(
         return Exposure(composition=Composition(), reason=f"the observer sees {hidden}", participations=0)
     exact = [event for event in events if event.mechanism == NON_PRIVATE or event.trust == "none"]
     if exact and View.UPDATES in seen:
+        # Also of a round that ended without a release: updates may have arrived by then.
         return Exposure(composition=None, reason="the observer sees single updates, and no noise was added")
     if any(event.contributors for event in exact):
         return Exposure(composition=None, reason="a sum was released without noise")
