@@ -237,7 +237,9 @@ class Study:
         caption = f"Means over {seeds} seeds, of ε the largest; intervals are 95 % (Student's t)."
         frame = self.frame
         if frame["observer"].nunique() == 1 and "delta" in frame and frame["delta"].nunique() == 1:
-            caption += f" ε at δ = {frame['delta'].max():g}; the column epsilon is against: {frame['observer'].iloc[0]}."
+            caption += (
+                f" ε at δ = {frame['delta'].max():g}; the column epsilon is against: {frame['observer'].iloc[0]}."
+            )
         return latex(self.table(), caption=caption)
 
     def save(self, folder: str | Path, x: str = "label", y: str = "accuracy") -> Path:

@@ -65,7 +65,7 @@ def run(
         plan: checked against the federation before round 1.
         seed: of everything that is simulated; there is no default.
         noise: ``"seeded"`` noise is reproducible and its ε is of the mechanism, simulated; ``"os"`` noise makes it a
-            claim.
+            claim; where sampling amplifies, as long as the seed is secret (``save`` writes it down).
         ideal: the same sums and aborts without the cryptography; the protocol's costs are then modelled.
         on_abort: ``"record"``: a round without a sum leaves the model as it was and is recorded; ``"raise"``: it ends
             the run with its error.
