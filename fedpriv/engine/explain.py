@@ -21,7 +21,10 @@ def observers_of(threat: ThreatModel) -> tuple[str, ...]:
 
 
 def planned_ledger(resolved: Resolved) -> Ledger:
-    """The ledger of a run in which every client takes part whenever it can: an upper bound for every observer."""
+    """The ledger of a run in which every client takes part whenever it can: an upper bound for every observer.
+
+    Unless a round ends with too few survivors: then the run's own ledger claims no amplification.
+    """
     setting, mechanism = resolved.setting, resolved.plan.mechanism
     ledger = Ledger(threat=resolved.threat, population=setting.population, adjacency=setting.adjacency)
     everybody = tuple(range(setting.population))

@@ -444,13 +444,13 @@ def test_a_client_that_leaves_a_limited_cohort_makes_room_for_another(keyed, eve
 
 def test_lost_clients_that_end_a_round_end_amplification(keyed, event) -> None:
     """Too few survivors: who was drawn decides that, and no theorem covers it. Too few drawn: charged already."""
-    sampling = replace(PoissonSampling(0.3).accounting(10), min_cohort=2)
+    sampling = replace(PoissonSampling(0.3).accounting(200), min_cohort=2)
     released = event((0, 1, 2), 2.0, sampling=sampling)
     small = event((1,), 2.0, sampling=sampling, contributors=0, round=1)
     starved = event((1, 2, 3), 2.0, sampling=sampling, contributors=0, round=2)
-    empty = event((), 2.0, sampling=PoissonSampling(0.3).accounting(10), contributors=0, round=3)
-    assert ledger_of(keyed, released, small, empty).statement(DELTA, observer="public").amplified
-    statement = ledger_of(keyed, released, starved).statement(DELTA, observer="public")
+    empty = event((), 2.0, sampling=PoissonSampling(0.3).accounting(200), contributors=0, round=3)
+    assert ledger_of(keyed, released, small, empty, population=200).statement(DELTA, observer="public").amplified
+    statement = ledger_of(keyed, released, starved, population=200).statement(DELTA, observer="public")
     assert not statement.amplified
     assert "too few survivors" in statement.reason
     assert statement.epsilon == pytest.approx(gaussian_epsilon(2.0), abs=1e-6)
@@ -469,3 +469,13 @@ def test_amplification_rests_on_a_secret_seed(plain, event) -> None:
     assert "seed that drew the cohorts stays secret" in str(sampled.statement(DELTA, observer="public"))
     full = ledger_of(plain, event((0,), 2.0, sampling=FullParticipation().accounting(10)))
     assert "seed" not in str(full.statement(DELTA, observer="public"))
+
+
+def test_sampling_that_amplifies_nothing_is_not_said_to(plain, event) -> None:
+    """Most cohorts are empty and abort: the tail eats δ, and what is left is the bound without amplification."""
+    sampling = replace(PoissonSampling(0.05).accounting(10), min_cohort=1)
+    statement = ledger_of(plain, event((0,), 2.0, sampling=sampling)).statement(DELTA, observer="public")
+    assert statement.epsilon == pytest.approx(gaussian_epsilon(2.0), abs=1e-6)
+    assert not statement.amplified
+    assert "amplifies nothing" in statement.reason
+    assert "seed" not in str(statement)
