@@ -113,9 +113,12 @@ def _by_category(axes: Axes, runs: pd.DataFrame, x: str, y: str) -> None:
 
 
 def _by_number(axes: Axes, runs: pd.DataFrame, x: str, y: str) -> None:
-    # A point is a label over its seeds, whatever x is: seeds may differ in x, and labels may share it.
+    # A point is a label over its seeds, whatever x is: seeds may differ in x, and labels may share it. A mean of ε over
+    # seeds would be no guarantee.
     points = runs.groupby(["federation", "aggregation", "label"], sort=False, as_index=False).agg(
-        at=(x, "mean"), mean=(y, "mean"), half=(y, lambda values: _or_zero(half_width(values)))
+        at=(x, "max" if x.startswith("epsilon") else "mean"),
+        mean=(y, "mean"),
+        half=(y, lambda values: _or_zero(half_width(values))),
     )
     finite = sorted({value for value in points["at"] if math.isfinite(value)})
     logarithmic = len(finite) > 1 and finite[0] > 0 and finite[-1] / finite[0] > 8
