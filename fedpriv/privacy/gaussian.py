@@ -23,7 +23,8 @@ class CentralGaussian:
     """Clip each client's whole update to an L2 norm; add N(0, σ²), σ = noise_multiplier · clip_norm, to the sum.
 
     The sum is divided by a public constant, the expected cohort size, so that neither weights nor the number of
-    contributors leak. Exactly one of ``noise_multiplier`` and ``target`` is given.
+    contributors leak; a client that drops out counts as zero, which draws the mean towards zero. Exactly one
+    of ``noise_multiplier`` and ``target`` is given.
 
     Args:
         clip_norm: L2 bound of a client's whole payload, all entries together.

@@ -206,6 +206,9 @@ class Study:
     def differences(self, baseline: str, y: str = "accuracy") -> pd.DataFrame:
         """Paired differences to one label over the same seeds, with 95 % intervals (Student's t).
 
+        The intervals are of what the seeds vary: initialisation, batches, dropouts, noise and, where the federation is
+        a function of the seed, the partition. They say nothing of other data.
+
         Raises:
             ConfigurationError: no run has this label.
         """
