@@ -104,7 +104,7 @@ def _compose(
     for event in events:
         record = event.sampling
         if hidden and record is not None and _amplifies(record, adjacency, participant):
-            sampled[Sampled.of(event.noise_multiplier, record, adjacency)] += event.count
+            sampled[Sampled.of(event.noise_multiplier, record, adjacency, participant)] += event.count
         elif adjacency == "add-remove" and (record is None or record.kind != "none"):
             # A client that joins was in no cohort that was drawn: it is charged for all. One that leaves a limited
             # cohort makes room for another: twice the sensitivity.
@@ -153,12 +153,12 @@ def _starved(event: LedgerEvent) -> bool:
 def _amplifies(record: SamplingRecord, adjacency: Adjacency, participant: bool) -> bool:
     """Poisson sampling: every adjacency. Without replacement: replace-one only (Wang et al. 2019, theorem 27).
 
-    A participant knows whether it was drawn itself. Where the cohort's size is limited, that tells of the others: given
-    that it was not, each of them was drawn with a higher probability than the rate.
+    A participant knows whether it was drawn itself. Where the cohort's size is fixed, that tells of the others: given
+    that it was not, each of them was drawn with a higher probability than the rate. (Cut Poisson: the accountant's.)
     """
-    if record.rate == 1.0 or (participant and record.limited(adjacency)):
+    if record.rate == 1.0:
         return False
-    return record.kind == "poisson" or (record.kind == "fixed-size" and adjacency == "replace-one")
+    return record.kind == "poisson" or (record.kind == "fixed-size" and adjacency == "replace-one" and not participant)
 
 
 def _participations(events: Sequence[LedgerEvent], population: int) -> tuple[npt.NDArray[np.int64], tuple[float, ...]]:

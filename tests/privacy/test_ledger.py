@@ -417,7 +417,7 @@ def test_frame_and_words(keyed, event) -> None:
 
 def test_a_participant_knows_of_itself_whether_it_was_drawn(keyed, event) -> None:
     """Where cohorts are limited in size, one client outside makes every other one likelier to be inside."""
-    for sampling in (FixedSizeSampling(2).accounting(10), PoissonSampling(0.5, 2).accounting(10)):
+    for sampling in (FixedSizeSampling(2).accounting(10), PoissonSampling(0.3, 3).accounting(10)):
         events = [event((0, 1), 3.0, sampling=sampling, adjacency="replace-one", round=r) for r in range(4)]
         ledger = ledger_of(keyed, *events, adjacency="replace-one")
         assert ledger.statement(DELTA, observer="public").amplified
@@ -425,6 +425,12 @@ def test_a_participant_knows_of_itself_whether_it_was_drawn(keyed, event) -> Non
             statement = ledger.statement(DELTA, observer=observer)
             assert not statement.amplified
             assert statement.epsilon == pytest.approx(gaussian_epsilon(3 / 2 / math.sqrt(4)), abs=1e-6)
+    # A cut that hardly ever happens tells hardly anything.
+    rare = event((0,), 3.0, sampling=PoissonSampling(0.1, 60).accounting(200), count=9)
+    ledger = ledger_of(keyed, rare, population=200)
+    inside, outside = (ledger.statement(DELTA, observer=observer) for observer in ("participant", "public"))
+    assert inside.amplified
+    assert inside.epsilon == pytest.approx(outside.epsilon, rel=1e-3)
     # Independent coins tell a participant nothing of the others, nor does a limit that is never reached.
     for sampling in (PoissonSampling(0.1).accounting(10), PoissonSampling(0.1, 10).accounting(10)):
         assert ledger_of(keyed, event((0,), sampling=sampling)).statement(DELTA, observer="participant").amplified
