@@ -140,7 +140,8 @@ def _compose(
         )
     else:
         reason = f"everybody takes part; the worst-placed client took part in {took_part}"
-    return Exposure(composition=composition, reason=reason + " releases", participations=took_part)
+    reason += " release" if took_part == 1 else " releases"
+    return Exposure(composition=composition, reason=reason, participations=took_part)
 
 
 def _starved(event: LedgerEvent) -> bool:
