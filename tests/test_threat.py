@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -45,8 +47,8 @@ def test_other_spellings_are_refused(party: str) -> None:
         client_index(party)
 
 
-@pytest.mark.parametrize("share", [-0.1, 1.0, 2.0, float("nan"), float("inf")])
-def test_colluding_share_is_a_fraction(share: float) -> None:
+@pytest.mark.parametrize("share", [-0.1, 1.0, 2.0, float("nan"), float("inf"), "0.1"])
+def test_colluding_share_is_a_fraction(share: Any) -> None:
     with pytest.raises(ConfigurationError, match="colluding"):
         Coalition(clients=share)
 

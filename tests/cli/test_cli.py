@@ -93,6 +93,7 @@ class TestStudies:
             ("plans = {}", "lacks federation"),
             ("federation = 3; plans = {}", "federation"),
             ("federation = lambda seed: None; plans = [1]", "{label: Plan}"),
+            ("federation = lambda seed: None; plans = {}; seeds = 3", "Write seeds = range(3)"),
         ],
     )
     def test_a_file_that_is_no_study(
@@ -102,6 +103,20 @@ class TestStudies:
         path.write_text(text, encoding="utf-8")
         assert main(["run", str(path)]) == 2
         assert words in capsys.readouterr().err
+
+    def test_a_folder_that_is_not_its_own_is_refused_before_anything_runs(
+        self, study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert main(["run", str(study), "--out", str(tmp_path)]) == 2
+        shown = capsys.readouterr()
+        assert "Choose another folder" in shown.err
+        assert not shown.out
+
+    @pytest.mark.parametrize("count", ["0", "-1", "x", "1.5"])
+    def test_counts_are_counts(self, count: str, study: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        with pytest.raises(SystemExit, match="2"):
+            main(["run", str(study), "--seeds", count])
+        assert f"'{count}' is not an integer ≥ 1" in capsys.readouterr().err
 
     def test_no_file(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert main(["run", str(tmp_path / "absent.py")]) == 2
