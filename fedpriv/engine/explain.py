@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable
 
 from fedpriv.engine.context import serialise
@@ -12,6 +13,8 @@ from fedpriv.privacy.ledger import Ledger
 from fedpriv.privacy.mechanism import Outcome
 from fedpriv.threat import AUTHORITY, CLIENT, PUBLIC, SERVER, Observer, ThreatModel
 
+WIDTH = 118
+"""Columns of the text; longer lines go on under their own words."""
 OBSERVERS: tuple[str, ...] = ("server", "participant", "public")
 
 
@@ -69,7 +72,7 @@ def explain(resolved: Resolved) -> str:
         *(f"Assumes      {assumption}" for assumption in resolved.threat.assumptions),
         f"Reference    {resolved.threat.reference}",
     ]
-    return "\n".join(lines)
+    return "\n".join(map(_wrapped, lines))
 
 
 def learns(threat: ThreatModel) -> dict[str, str]:
@@ -83,6 +86,11 @@ def learns(threat: ThreatModel) -> dict[str, str]:
     }
 
 
+def _wrapped(line: str) -> str:
+    indent = 15 if line.startswith("  ") else 13  # where the words of a line begin
+    return textwrap.fill(line, WIDTH, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False)
+
+
 def _name(part: object) -> str:
     return type(part).__name__
 
@@ -90,9 +98,12 @@ def _name(part: object) -> str:
 def _threshold(resolved: Resolved) -> str:
     threat, cohort = resolved.threat, resolved.terms.cohort
     least = resolved.plan.aggregation.least_contributors(cohort)
-    colluding = "any clients" if threat.corrupt >= 1 else f"up to {threat.corrupt:.0%} of the clients"
+    colluding = "any clients may collude"
+    if threat.corrupt < 1:
+        share = f"{100 * threat.corrupt:.3g}% of the clients"
+        colluding = f"up to {share} may collude" if threat.corrupt else "nobody colludes"
     return (
-        f"{threat.adversary}, {colluding} may collude; a cohort of {cohort} gives a sum of at least {least} or none; "
+        f"{threat.adversary}, {colluding}; a cohort of {cohort} gives a sum of at least {least} or none; "
         f"{threat.releaser} holds the sum"
     )
 
