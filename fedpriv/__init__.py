@@ -5,6 +5,7 @@ Everything that stands in a :class:`Plan` is here, and the calls that run one. N
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -89,7 +90,8 @@ def __getattr__(name: str) -> Any:
             value = getattr(import_module(f"{__name__}.{module}"), name)
             globals()[name] = value
             return value
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    # With name and object Python's traceback asks "Did you mean …?".
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}", name=name, obj=sys.modules[__name__])
 
 
 def __dir__() -> list[str]:

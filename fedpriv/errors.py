@@ -5,6 +5,8 @@ Never put a secret (key, seed, share, mask, an update) into ``value``: errors ar
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 
 class FedprivError(Exception):
     """The base of every error that fedpriv raises on purpose.
@@ -28,6 +30,21 @@ class FedprivError(Exception):
 
 def _rebuild(kind: type[FedprivError], rule: str, value: object, remedy: str) -> FedprivError:
     return kind(rule, value=value, remedy=remedy)
+
+
+E = TypeVar("E", bound=BaseException)
+
+
+def without_frames(error: E) -> E:
+    """The error, fit to be kept: the variables of the frames that it went through hold keys, seeds and vectors.
+
+    The errors that caused it stay, without their frames as well.
+    """
+    links: list[BaseException] = [error]
+    for link in links:
+        link.__traceback__ = None
+        links += [near for near in (link.__cause__, link.__context__) if near is not None and near not in links]
+    return error
 
 
 class ConfigurationError(FedprivError, ValueError):

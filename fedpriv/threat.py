@@ -72,7 +72,7 @@ class Coalition:
     authority: bool = False
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.clients < 1.0:
+        if isinstance(self.clients, bool | str) or not 0.0 <= self.clients < 1.0:
             raise ConfigurationError(
                 "The share of colluding clients is in [0, 1).", value=self.clients, remedy="Give a fraction, e.g. 0.1."
             )

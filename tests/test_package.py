@@ -38,6 +38,12 @@ def test_versions_agree() -> None:
     assert f"## [{fedpriv.__version__}]" in (ROOT / "CHANGELOG.md").read_text()
 
 
+def test_a_misspelt_name_is_asked_about() -> None:
+    with pytest.raises(AttributeError, match="SecureAgregation") as raised:
+        fedpriv.SecureAgregation  # noqa: B018
+    assert (raised.value.name, raised.value.obj) == ("SecureAgregation", fedpriv)  # what "Did you mean" is made from
+
+
 def test_import_is_light() -> None:
     """Under half a second with numpy, the best of five; none of the heavy packages is loaded."""
     code = f"import fedpriv, json, sys; print(json.dumps([name for name in {HEAVY} if name in sys.modules]))"

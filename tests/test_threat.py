@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,7 +15,7 @@ MASKED = ThreatModel(
     adversary="honest-but-curious",
     corrupt=0.1,
     assumptions=("Clients' keys are authentic.",),
-    reference="Bonawitz et al. 2017, Theorem 6.3",
+    reference="Bonawitz et al. 2017, section 6",
     learns={
         "server": frozenset({View.SURVIVORS, View.CIPHERTEXTS, View.EXACT_SUM}),
         "client": frozenset({View.COHORT}),
@@ -45,8 +47,8 @@ def test_other_spellings_are_refused(party: str) -> None:
         client_index(party)
 
 
-@pytest.mark.parametrize("share", [-0.1, 1.0, 2.0, float("nan"), float("inf")])
-def test_colluding_share_is_a_fraction(share: float) -> None:
+@pytest.mark.parametrize("share", [-0.1, 1.0, 2.0, float("nan"), float("inf"), "0.1"])
+def test_colluding_share_is_a_fraction(share: Any) -> None:
     with pytest.raises(ConfigurationError, match="colluding"):
         Coalition(clients=share)
 

@@ -1,7 +1,7 @@
 """MNIST over 100 clients with skewed labels, masking secure aggregation, one client in ten lost in each round.
 
-    fedpriv plan benchmarks/studies/mnist_masking.py
-    fedpriv run benchmarks/studies/mnist_masking.py --out benchmarks/results/mnist_masking
+fedpriv plan benchmarks/studies/mnist_masking.py
+fedpriv run benchmarks/studies/mnist_masking.py --out benchmarks/results/mnist_masking
 """
 
 from functools import partial

@@ -50,9 +50,11 @@ class CKKS:
     **Assumes** Ring-LWE at (4096, 109 bits); honest encryptions and additions (IND-CPA, nothing more). See
     :class:`KeyAuthority` for the parties.
 
-    **Does not hide** Vectors from server and authority together. Nothing is claimed where someone crafts ciphertexts
-    and sees decryptions; that the known key recovery from floating-point decryptions fails on integers is not a
-    proof.
+    **Does not hide** Vectors from server and authority together. More than the sum from an authority that opens the key
+    and looks at decryptions before they are rounded: their noise holds how each client's vector was rounded when it was
+    encoded, and nothing was added to drown that (no circuit privacy). Nothing is claimed where someone crafts
+    ciphertexts and sees decryptions; that the known key recovery from floating-point decryptions fails on integers is
+    not a proof.
 
     **Reference** Cheon, Kim, Kim, Song 2017; Li and Micciancio 2021 (section 3); Albrecht et al. 2018 (table 1).
 

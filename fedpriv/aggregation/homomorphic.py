@@ -200,7 +200,8 @@ class _Turns:
             )
 
     def _refused(self, rule: str, message: Message) -> UnexpectedMessage:
-        return UnexpectedMessage(rule, value=message, remedy="Start a new attempt; one is never resumed.")
+        found = (message.sender, message.recipient, message.stage)
+        return UnexpectedMessage(rule, value=found, remedy="Start a new attempt; one is never resumed.")
 
     def _next(self, message: Message, part: Part, received: int) -> None:
         """Raises UnexpectedMessage unless the part is the next of its sender's vector."""

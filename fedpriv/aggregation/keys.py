@@ -17,7 +17,7 @@ class KeyAuthority:
 
     **Guarantees** The server, with any number of clients, learns nothing about the others' vectors beyond what is
     released (computationally). The authority, alone, learns the sum over at least ``min_contributors`` clients and who
-    they are; it decrypts once in an attempt.
+    they are (under CKKS see also there what its key would open); it decrypts once in an attempt.
 
     **Assumes** Server and authority do not collude. The server is honest but curious: the authority cannot tell an
     aggregate from a single ciphertext that a dishonest server hands it. Channels are authenticated. The clients hold

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -92,7 +92,8 @@ class PlainDeployment:
 
     def round(self, session: Session) -> Mapping[Party, Role]:
         self._attempts.open(session)
-        transcript = session_hash("plain", self._terms, session)
+        # Without the participants: a client that could compute this hash could guess who else takes part.
+        transcript = session_hash("plain", self._terms, replace(session, participants=()))
         roles: dict[Party, Role] = {party: PlainClient(party, transcript, self._terms) for party in session.parties}
         roles[SERVER] = PlainServer(session, transcript, self._terms)
         return roles

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -58,7 +58,7 @@ class Session:
 class Sum:
     """The result of one attempt, held by the releaser."""
 
-    total: Integers
+    total: Integers = field(repr=False)
     """``[length] int64``: the exact sum of the contributors' vectors."""
     contributors: tuple[int, ...]
     """Sorted indices of the clients whose vectors are in the sum."""

@@ -126,7 +126,8 @@ class ScriptedRole:
 
     def _refuse(self, rule: str, message: Message) -> UnexpectedMessage:
         self._end()
-        return UnexpectedMessage(rule, value=message, remedy="Start a new attempt; one is never resumed.")
+        found = (message.sender, message.recipient, message.stage)  # an error is kept: not the message's body
+        return UnexpectedMessage(rule, value=found, remedy="Start a new attempt; one is never resumed.")
 
 
 class OneInput:

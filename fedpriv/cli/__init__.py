@@ -71,15 +71,27 @@ def _study_parser(
     return parser
 
 
+def _count(word: str) -> int:
+    number = int(word) if word.isdecimal() else 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{word!r} is not an integer ≥ 1")
+    return number
+
+
 def _demo(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Digits over many small clients: plain averaging, masking secure aggregation, CKKS and Paillier, with and "
         "without differential privacy. Real cryptography for the protocols' rows; the same model under each."
     )
     parser.add_argument("--out", default="results/demo", help="folder for tables and figure (default: %(default)s)")
-    parser.add_argument("--clients", type=int, default=100, help="clients (default: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=20, help="rounds of training (default: %(default)s)")
-    parser.add_argument("--seeds", type=int, default=3, help="seeds of the trade-off curve (default: %(default)s)")
+    for name, default, words in (
+        ("clients", 100, "clients, at least 3"),
+        ("rounds", 20, "rounds of training"),
+        ("seeds", 3, "seeds of the trade-off curve"),
+    ):
+        parser.add_argument(
+            f"--{name}", type=_count, metavar="N", default=default, help=f"{words} (default: %(default)s)"
+        )
 
     def command(arguments: argparse.Namespace) -> int:
         from fedpriv.cli.demo import demo
@@ -92,7 +104,7 @@ def _demo(parser: argparse.ArgumentParser) -> None:
 
 def _run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", help="folder for tables and figure (default: results/<name of the study>)")
-    parser.add_argument("--seeds", type=int, help="use the seeds 0 … SEEDS - 1 instead of the study's own")
+    parser.add_argument("--seeds", type=_count, metavar="N", help="use the seeds 0 … N - 1 instead of the study's own")
     parser.add_argument("--ideal", action="store_true", help="same sums and aborts without the cryptography")
 
     def command(arguments: argparse.Namespace) -> int:

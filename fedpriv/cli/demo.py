@@ -59,7 +59,8 @@ def demo(out: str | Path, *, clients: int, rounds: int, seeds: int, say: Callabl
     say(f"each, full participation, {rounds} rounds of logistic regression.\n")
 
     table, views = _compare_protocols(federation, plan, {"none": plan.mechanism, "ε = 2": noise["ε = 2"]})
-    say("Who learns what, without noise (every protocol's sum is exact, so its model is the same):\n")
+    say("Who learns what of a round. Besides, whoever holds the exact sum adds the noise, if any, and releases the")
+    say("mean to the server; server and clients see each round's model, the public sees the last one:\n")
     say(text(views, max_width=70))
     say(
         "\nOne federation, four protocols. Bytes and seconds are measured in a real round, every message sent; the real"
@@ -129,7 +130,7 @@ def _compare_protocols(
             }
         )
         if noise == "none":
-            seen = learns(resolved.threat)
+            seen = learns(protocol.threat_model)
             views.append(
                 {"protocol": name, **{party: seen.get(party, "–") for party in ("server", "client", "authority")}}
             )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import runpy
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from fedpriv.data import Federation
 from fedpriv.engine.plan import Plan
 from fedpriv.errors import ConfigurationError, FedprivError
+from fedpriv.report.saving import check_replaceable
 from fedpriv.report.tables import text
 from fedpriv.study import Study, compare
 
@@ -54,7 +55,7 @@ def load(path: str) -> StudyFile:
         ConfigurationError: no such file, or it does not define what a study needs.
     """
     file = Path(path)
-    if not file.is_file():
+    if not file.is_file() or file.suffix != ".py":
         raise ConfigurationError("A study is a Python file.", value=path, remedy="See `fedpriv run --help`.")
     names = runpy.run_path(str(file))
     missing = [name for name in ("federation", "plans") if name not in names]
@@ -78,11 +79,16 @@ def load(path: str) -> StudyFile:
             value=type(federation).__name__,
             remedy="Use fp.data.digits(…), fp.data.federate(…).",
         )
+    seeds = names.get("seeds", (0,))
+    if not isinstance(seeds, Iterable):
+        raise ConfigurationError(
+            "`seeds` are a list of integers.", value=seeds, remedy=f"Write seeds = range({seeds})."
+        )
     return StudyFile(
         path=file,
         federation=federation,
         plans=plans,
-        seeds=tuple(names.get("seeds", (0,))),
+        seeds=tuple(seeds),
         ideal=bool(names.get("ideal", False)),
         options={name: names[name] for name in _OPTIONAL if name in names},
         x=names.get("x", "label"),
@@ -92,15 +98,17 @@ def load(path: str) -> StudyFile:
 
 def run_study(study: StudyFile, *, out: str | None, seeds: int | None, ideal: bool) -> Study:
     """Run, print the table, save."""
+    target = out or f"results/{study.name}"
+    check_replaceable(target)
     chosen = tuple(range(seeds)) if seeds is not None else study.seeds
     result = compare(study.federation, study.plans, seeds=chosen, ideal=ideal or study.ideal, **dict(study.options))
-    table = result.table(_SHOWN)
+    table = result.table([name for name in _SHOWN if name in result.frame.columns])
     print(text(table.drop(columns="refused", errors="ignore")))
     for reason in dict.fromkeys(table.get("refused", [])):
         if reason:
             refused = [_name(row) for _, row in table.iterrows() if row["refused"] == reason]
             print(f"\nRefused: {', '.join(refused)}. {reason}")
-    folder = result.save(out or f"results/{study.name}", x=study.x, y=study.y)
+    folder = result.save(target, x=study.x, y=study.y)
     print(f"\nSaved to {folder}.")
     return result
 

@@ -19,6 +19,7 @@ table 2 (2048 bits: 112-bit security, 3072 bits: 128-bit).
 from __future__ import annotations
 
 import hashlib
+import math
 from typing import Any
 
 from fedpriv.errors import ConfigurationError, MalformedMessage
@@ -50,7 +51,7 @@ class PublicKey:
     def __init__(self, modulus: int) -> None:
         check_key_bits(modulus.bit_length())
         self._key = _paillier().PaillierPublicKey(modulus)
-        self._square: int = self._key.nsquare
+        self._modulus, self._square = modulus, int(self._key.nsquare)
         self._mulmod = _mulmod()
         self.bits = modulus.bit_length()
         self.key_id = hashlib.sha256(self.to_bytes()).digest()[:KEY_ID]
@@ -88,12 +89,12 @@ class PublicKey:
         """A ciphertext from its bytes.
 
         Raises:
-            MalformedMessage: a wrong length, or not in 1 … n² − 1.
+            MalformedMessage: a wrong length, not in 1 … n² − 1, or no unit mod n².
         """
         value = int.from_bytes(data, "big")
-        if len(data) != self.ciphertext_bytes or not 0 < value < self._square:
+        if len(data) != self.ciphertext_bytes or not 0 < value < self._square or math.gcd(value, self._modulus) != 1:
             raise MalformedMessage(
-                "A Paillier ciphertext is a residue mod n² of fixed length.",
+                "A Paillier ciphertext is a unit mod n² of fixed length.",
                 value=f"{len(data)} bytes",
                 remedy="Drop the sender or the attempt; check that both ends use the same key.",
             )

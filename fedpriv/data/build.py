@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from fedpriv.data.federation import Client, Federation, Labels, check_records
 from fedpriv.data.partitions import IID, Indices, Natural, Partition
-from fedpriv.errors import DataError
+from fedpriv.errors import ConfigurationError, DataError
 from fedpriv.randomness import Streams
 
 Test: TypeAlias = float | tuple[npt.ArrayLike, npt.ArrayLike]
@@ -69,6 +69,12 @@ def federate(
         test_x, test_y = examples[held_out], labels[held_out]
     kept = np.setdiff1d(np.arange(len(labels)), held_out)
 
+    if not len(kept):
+        raise DataError(
+            "Some records remain for training.",
+            value=f"test={test!r} of {len(labels)} records with these owners",
+            remedy="Give more records, a smaller share, or a test set of its own, test=(test_x, test_y).",
+        )
     if classes is None:
         if len(np.unique(labels[kept])) < 2:
             raise DataError(
@@ -85,6 +91,12 @@ def federate(
         )
 
     partition = partition or (IID() if owners is None else Natural())
+    if isinstance(partition, type | str) or not hasattr(partition, "split"):
+        raise ConfigurationError(
+            "A partition is an object that splits records.",
+            value=partition.__name__ if isinstance(partition, type) else partition,
+            remedy="Give an instance: fp.data.IID(), Dirichlet(0.3), Shards(2) or Natural().",
+        )
     groups = None if owners is None else owners[kept]
     parts = partition.split(labels[kept], count, streams.generator("partition"), groups)
     _check_parts(parts, count, len(kept), names)

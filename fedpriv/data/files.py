@@ -10,6 +10,7 @@ import gzip
 import hashlib
 import os
 import tempfile
+import textwrap
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -91,7 +92,7 @@ class DataFile:
                 return cache / self.path
             # A dead network, a full disk, a moved page, a bad checksum: all mean "try the next address".
             except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-                failures.append(f"{url}: {type(error).__name__}: {error}")
+                failures.append(f"{url}: {type(error).__name__}: {textwrap.shorten(str(error), 100)}")
         raise DataUnavailable(
             f"No address delivered {self.path} whole.",
             value="; ".join(failures),

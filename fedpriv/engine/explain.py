@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable
 
 from fedpriv.engine.context import serialise
@@ -12,6 +13,8 @@ from fedpriv.privacy.ledger import Ledger
 from fedpriv.privacy.mechanism import Outcome
 from fedpriv.threat import AUTHORITY, CLIENT, PUBLIC, SERVER, Observer, ThreatModel
 
+WIDTH = 118
+"""Columns of the text; longer lines go on under their own words."""
 OBSERVERS: tuple[str, ...] = ("server", "participant", "public")
 
 
@@ -21,7 +24,10 @@ def observers_of(threat: ThreatModel) -> tuple[str, ...]:
 
 
 def planned_ledger(resolved: Resolved) -> Ledger:
-    """The ledger of a run in which every client takes part whenever it can: an upper bound for every observer."""
+    """The ledger of a run in which every client takes part whenever it can: an upper bound for every observer.
+
+    Unless a round ends with too few survivors: then the run's own ledger claims no amplification.
+    """
     setting, mechanism = resolved.setting, resolved.plan.mechanism
     ledger = Ledger(threat=resolved.threat, population=setting.population, adjacency=setting.adjacency)
     everybody = tuple(range(setting.population))
@@ -60,12 +66,13 @@ def explain(resolved: Resolved) -> str:
         f"Aggregation  {_name(plan.aggregation)}: {_threshold(resolved)}",
         *_costs(resolved),
         *_privacy(resolved),
+        *(f"Unaccounted  {note}" for note in federation.notes),
         "Who learns what",
         *(f"  {party:<12} {views}" for party, views in learns(resolved.threat).items()),
         *(f"Assumes      {assumption}" for assumption in resolved.threat.assumptions),
         f"Reference    {resolved.threat.reference}",
     ]
-    return "\n".join(lines)
+    return "\n".join(map(_wrapped, lines))
 
 
 def learns(threat: ThreatModel) -> dict[str, str]:
@@ -73,10 +80,15 @@ def learns(threat: ThreatModel) -> dict[str, str]:
     order = [SERVER, CLIENT, AUTHORITY, *sorted(set(threat.learns) - {SERVER, CLIENT, AUTHORITY, PUBLIC}), PUBLIC]
     return {
         party: ", ".join(sorted(view.value.replace("_", " ") for view in threat.learns[party]))
-        + (" (the rest is hidden computationally)" if party in threat.computational else "")
+        + (" (computational)" if party in threat.computational else "")
         for party in order
         if party in threat.learns
     }
+
+
+def _wrapped(line: str) -> str:
+    indent = 15 if line.startswith("  ") else 13  # where the words of a line begin
+    return textwrap.fill(line, WIDTH, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False)
 
 
 def _name(part: object) -> str:
@@ -86,9 +98,12 @@ def _name(part: object) -> str:
 def _threshold(resolved: Resolved) -> str:
     threat, cohort = resolved.threat, resolved.terms.cohort
     least = resolved.plan.aggregation.least_contributors(cohort)
-    colluding = "any clients" if threat.corrupt >= 1 else f"up to {threat.corrupt:.0%} of the clients"
+    colluding = "any clients may collude"
+    if threat.corrupt < 1:
+        share = f"{100 * threat.corrupt:.3g}% of the clients"
+        colluding = f"up to {share} may collude" if threat.corrupt else "nobody colludes"
     return (
-        f"{threat.adversary}, {colluding} may collude; a cohort of {cohort} gives a sum of at least {least} or none; "
+        f"{threat.adversary}, {colluding}; a cohort of {cohort} gives a sum of at least {least} or none; "
         f"{threat.releaser} holds the sum"
     )
 

@@ -36,6 +36,15 @@ _SEAMS: Mapping[str, tuple[str, ...]] = {
     "network": ("schedule", "slowness"),
 }
 
+_EXAMPLES: Mapping[str, str] = {
+    "client": "fp.LocalSGD(epochs=1, learning_rate=0.1)",
+    "sampling": "fp.FullParticipation()",
+    "mechanism": "fp.NoDP()",
+    "aggregation": "fp.SecureAggregation()",
+    "server": "fp.FedAvg()",
+    "network": "fp.Network()",
+}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
@@ -81,12 +90,13 @@ class Plan:
             part = getattr(self, name)
             missing = [member for member in members if not hasattr(part, member)]
             if missing or isinstance(part, type):
+                example = _EXAMPLES[name]
                 raise ConfigurationError(
                     f"A plan's {name} is an object with {', '.join(members)}.",
                     value=part.__name__ if isinstance(part, type) else type(part).__name__,
-                    remedy="Give an instance, e.g. fp.FedAvg(), not the class."
+                    remedy=f"Give an instance, e.g. {part.__name__}(…), not the class."
                     if isinstance(part, type)
-                    else f"It lacks {', '.join(missing)}.",
+                    else f"It lacks {', '.join(missing)}. Give e.g. {example}.",
                 )
         if self.adjacency not in ("zero-out", "add-remove", "replace-one"):
             raise ConfigurationError(
@@ -95,14 +105,28 @@ class Plan:
                 remedy='Use "zero-out" unless membership itself is hidden from the observer.',
             )
 
+    def __repr__(self) -> str:
+        """As code, with the model by its name."""
+        shown = {item.name: repr(getattr(self, item.name)) for item in fields(self)}
+        if self.model is not None:
+            shown["model"] = models.describe(self.model)
+        return f"Plan({', '.join(f'{name}={value}' for name, value in shown.items())})"
+
     def resolve(self, federation: Federation) -> Resolved:
         """Check everything against a federation and settle what follows: integers, threshold, σ, who learns what.
 
         Raises:
             PlanError: the parts do not go together; the message says what to change.
         """
+        from fedpriv.data import Federation
         from fedpriv.engine.resolution import resolve
 
+        if not isinstance(federation, Federation):
+            raise ConfigurationError(
+                "A plan is resolved for a Federation.",
+                value=type(federation).__name__,
+                remedy="Give fp.data.digits(clients=100, seed=0), or your own arrays by fp.data.federate(…).",
+            )
         return resolve(self, federation)
 
     def describe(self) -> dict[str, Any]:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from fedpriv.learning.update import Vector
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Resolved:
     """A plan that was checked against a federation, with all that follows from the two."""
 
@@ -39,6 +39,13 @@ class Resolved:
     mechanism_state: Any
     spec: RoundSpec
     """Of round 0."""
+
+    def __repr__(self) -> str:
+        plan = self.plan
+        return (
+            f"Resolved({self.federation.name}, {len(self.federation)} clients, {type(plan.aggregation).__name__}, "
+            f"{type(plan.mechanism).__name__}, {self.parameters:,} parameters; .explain() says the rest)"
+        )
 
     def explain(self) -> str:
         """Integers, bytes, seconds, threshold, σ, ε per observer, and who learns what, as text."""

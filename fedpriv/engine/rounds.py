@@ -17,7 +17,7 @@ from fedpriv.engine import context
 from fedpriv.engine.executors import Executor, Inline, chunks_of
 from fedpriv.engine.resolution import Resolved
 from fedpriv.engine.training import Trained, train_and_protect
-from fedpriv.errors import FedprivError, PlanError, RoundAborted
+from fedpriv.errors import FedprivError, PlanError, RoundAborted, without_frames
 from fedpriv.learning.server import RoundInfo
 from fedpriv.learning.update import Broadcast, Vector
 from fedpriv.network import StageCost, Wire
@@ -110,7 +110,7 @@ def run_rounds(
         except RoundAborted as error:
             # That nothing came shows something of who was drawn: the ledger must know, for amplification's sake.
             outcome = Outcome(cohort=cohort, contributors=(), noise=noise)
-            aborted, total = error, None
+            aborted, total = without_frames(error), None
         except FedprivError as error:
             error.add_note(f"In round {round + 1}.")
             raise
@@ -119,7 +119,8 @@ def run_rounds(
         if release is not None:
             for event in (event for update in attempt.trained for event in update.events):
                 state.ledger.append(event)
-            info = RoundInfo(round=round, cohort=len(cohort), population=resolved.setting.population)
+            population = resolved.setting.population
+            info = RoundInfo(round=round, cohort=plan.sampling.expected(population), population=population)
             state.server = plan.server.step(state.server, _entries(release.mean, resolved), info)
             state.mechanism = plan.mechanism.advance(state.mechanism, release)
             state.clients.update({update.client: update.state for update in attempt.trained})

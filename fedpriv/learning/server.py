@@ -24,7 +24,8 @@ class RoundInfo:
     """What a server optimiser may know about the round besides the released mean."""
 
     round: int
-    cohort: int
+    cohort: float
+    """Clients expected in a round. How many were drawn is not said: a model that depends on it would give it away."""
     population: int
 
 

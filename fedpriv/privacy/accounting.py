@@ -40,12 +40,16 @@ class Sampled:
     max_cohort: int = 0
     """0: never cut."""
     min_cohort: int = 0
+    participant: bool = False
+    """The observer knows of some clients whether they were drawn."""
 
     @classmethod
-    def of(cls, noise_multiplier: float, record: SamplingRecord) -> Sampled:
+    def of(
+        cls, noise_multiplier: float, record: SamplingRecord, adjacency: Adjacency, participant: bool = False
+    ) -> Sampled:
         """The release with this noise under a Poisson or fixed-size record."""
         assert record.kind != "none"
-        cut = record.max_cohort if record.max_cohort is not None and record.max_cohort < record.population else 0
+        cut = record.max_cohort if record.max_cohort is not None and record.limited(adjacency) else 0
         return cls(
             noise_multiplier=noise_multiplier,
             kind=record.kind,
@@ -54,6 +58,7 @@ class Sampled:
             size=record.size or 0,
             max_cohort=cut,
             min_cohort=record.min_cohort if record.kind == "poisson" else 0,
+            participant=participant and cut > 0,
         )
 
 
@@ -100,13 +105,14 @@ def epsilon(
 ) -> float:
     """The ε at δ, an upper bound; never more than without amplification.
 
-    Cut Poisson cohorts (``max_cohort``) have their own PLD (arXiv 2508.15089). RDP has none: there the tail is added to
-    δ. Proof: a round with and without the cut is the same unless the uncut cohort is larger than max_cohort, so all
-    rounds differ in total variation by at most τ = Σ P[Bin(n, q) > max_cohort], under either neighbour. With P, Q the
-    cut and P', Q' the uncut outputs, P(S) ≤ P'(S) + τ ≤ e^ε Q'(S) + δ' + τ ≤ e^ε (Q(S) + τ) + δ' + τ. So
-    δ = δ'(ε) + (1 + e^ε) τ, which is solved for ε. A round that ends without a release when its cohort is below
-    ``min_cohort`` is not Poisson-sampled given that it was released; by the same proof, with both accountants,
-    τ = Σ P[Bin(n, q) < min_cohort] against the mechanism that always releases. Aborted rounds must be counted too.
+    Cut Poisson cohorts (``max_cohort``) have their own PLD (arXiv 2508.15089), against an observer who knows nothing of
+    the cohort. RDP has none, and a participant knows of itself, which where cohorts are cut tells of the others: there
+    the tail is added to δ. Proof: a round with and without the cut is the same unless the uncut cohort is larger than
+    max_cohort, so all rounds differ in total variation by at most τ = Σ P[Bin(n, q) > max_cohort], under either
+    neighbour. With P, Q the cut and P', Q' the uncut outputs, P(S) ≤ P'(S) + τ ≤ e^ε Q'(S) + δ' + τ ≤ e^ε (Q(S) + τ) +
+    δ' + τ. So δ = δ'(ε) + (1 + e^ε) τ, which is solved for ε. A round that ends without a release when its cohort is
+    below ``min_cohort`` is not Poisson-sampled given that it was released; by the same proof, with both accountants, τ
+    = Σ P[Bin(n, q) < min_cohort] against the mechanism that always releases. Aborted rounds must be counted too.
 
     Raises:
         UnsupportedAccounting: the accountant has no theorem for this sampling and adjacency.
@@ -241,7 +247,7 @@ def _pld(composition: Composition, adjacency: Adjacency) -> Any:
         event: Any
         if release.kind == "fixed-size":
             event = dp_accounting.SampledWithoutReplacementDpEvent(release.population, release.size, noise)
-        elif release.max_cohort:
+        elif release.max_cohort and not release.participant:
             # Stated there for add/remove; it covers zero-out too. Where the other clients alone fill the cohort, client
             # i takes another's place: given the others, both sums are one mixture of shifts v and w against the same
             # N(0, σ²), with |v|, |w| ≤ 2, which replace-one at twice the sensitivity dominates. Else nothing is cut.
@@ -288,8 +294,8 @@ def _quiet() -> Iterator[None]:
 
 
 def _tail(composition: Composition, adjacency: Adjacency, *, cut: bool) -> float:
-    """τ: how likely some cohort is below its minimum or, where the accountant has no theorem for the cut, above it."""
-    if not any(release.min_cohort or (cut and release.max_cohort) for release, _ in composition.sampled):
+    """τ: how likely some cohort is below its minimum or, where no theorem covers the cut, above its maximum."""
+    if not any(release.min_cohort or release.max_cohort for release, _ in composition.sampled):
         return 0.0
     from scipy.stats import binom
 
@@ -299,7 +305,7 @@ def _tail(composition: Composition, adjacency: Adjacency, *, cut: bool) -> float
         for probability in (
             binom.cdf(release.min_cohort - 1, _smallest(release, adjacency), release.rate) if release.min_cohort else 0,
             binom.sf(release.max_cohort, _largest(release, adjacency), release.rate)
-            if cut and release.max_cohort
+            if release.max_cohort and (cut or release.participant)
             else 0,
         )
     )

@@ -62,7 +62,7 @@ def round_within(rows: Reals, codec: FixedPoint) -> Integers:
 
 
 def squared_norms(integers: Integers) -> list[int]:
-    """Σ k² of each row of ``[n, d] int64``, exact for |k| < 2^40 and d < 2^30.
+    """Σ k² of each row of ``[n, d] int64``, exact for rows of a norm below 2^40 and d < 2^30.
 
     In halves k = 2^16 h + l, because k² alone can exceed what int64 sums hold.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +14,8 @@ from fedpriv.errors import ConfigurationError, UnsupportedAccounting
 from fedpriv.privacy.accounting import Composition, Sampled
 from fedpriv.privacy.event import GAUSSIAN, NON_PRIVATE, LedgerEvent
 from fedpriv.privacy.mechanism import Adjacency
-from fedpriv.threat import Observer, ThreatModel, View, parties_of
+from fedpriv.privacy.sampling import SamplingRecord
+from fedpriv.threat import CLIENT, Observer, ThreatModel, View, parties_of
 
 BEFORE_NOISE = frozenset({View.UPDATES, View.EXACT_SUM, View.GROUP_SUMS})
 """What central noise does not cover."""
@@ -62,7 +64,11 @@ def exposure(
     if not seen & RELEASED:
         hidden = "only ciphertexts or masked vectors" if parties & threat.computational else "nothing that was released"
         return Exposure(composition=Composition(), reason=f"the observer sees {hidden}", participations=0)
-    if any(event.contributors and (event.mechanism == NON_PRIVATE or event.trust == "none") for event in events):
+    exact = [event for event in events if event.mechanism == NON_PRIVATE or event.trust == "none"]
+    if exact and View.UPDATES in seen:
+        # Also of a round that ended without a release: updates may have arrived by then.
+        return Exposure(composition=None, reason="the observer sees single updates, and no noise was added")
+    if any(event.contributors for event in exact):
         return Exposure(composition=None, reason="a sum was released without noise")
     if seen & BEFORE_NOISE and any(event.trust == "central" for event in events):
         what = "single updates" if View.UPDATES in seen else "the sum before the noise"
@@ -74,7 +80,7 @@ def exposure(
     events = [event for event in events if event.mechanism != NON_PRIVATE]  # what is left of these released nothing
     for event in events:
         _check(event)
-    return _compose(events, bool(seen & MEMBERSHIP), population, adjacency)
+    return _compose(events, bool(seen & MEMBERSHIP), CLIENT in parties, population, adjacency)
 
 
 def _check(event: LedgerEvent) -> None:
@@ -86,42 +92,74 @@ def _check(event: LedgerEvent) -> None:
         )
 
 
-def _compose(events: Sequence[LedgerEvent], cohort_seen: bool, population: int, adjacency: Adjacency) -> Exposure:
+def _compose(
+    events: Sequence[LedgerEvent], cohort_seen: bool, participant: bool, population: int, adjacency: Adjacency
+) -> Exposure:
+    starved = any(_starved(event) for event in events)
+    hidden = not cohort_seen and not starved
     sampled: Counter[Sampled] = Counter()
+    anybody: Counter[float] = Counter()
     per_client: list[LedgerEvent] = []
     sizes_conditioned = False
     for event in events:
         record = event.sampling
-        if not cohort_seen and record is not None and record.rate < 1.0 and _amplifies(record.kind, adjacency):
-            sampled[Sampled.of(event.noise_multiplier, record)] += event.count
+        if hidden and record is not None and _amplifies(record, adjacency, participant):
+            sampled[Sampled.of(event.noise_multiplier, record, adjacency, participant)] += event.count
+        elif adjacency == "add-remove" and (record is None or record.kind != "none"):
+            # A client that joins was in no cohort that was drawn: it is charged for all. One that leaves a limited
+            # cohort makes room for another: twice the sensitivity.
+            doubled = record is None or record.limited(adjacency)
+            anybody[event.noise_multiplier / (2 if doubled else 1)] += event.count if event.contributors else 0
         else:
             per_client.append(event)
             sizes_conditioned |= record is None or record.kind != "none"
     counts, noises = _participations(per_client, population)
     cost = counts @ np.array([noise**-2.0 for noise in noises])
     worst = int(np.argmax(cost))
-    composition = Composition(gaussian=float(cost[worst]), sampled=tuple(sorted(sampled.items())))
-    took_part = int(counts[worst].sum())
+    in_full = math.fsum((float(cost[worst]), *(count * noise**-2.0 for noise, count in anybody.items())))
+    composition = Composition(gaussian=in_full, sampled=tuple(sorted(sampled.items())))
+    took_part = int(counts[worst].sum()) + sum(anybody.values())
     if sampled:
         reason = "the cohort is hidden from the observer, so sampling amplifies"
-        if per_client:
+        if per_client or anybody:
             reason += f"; {took_part} releases count in full"
         return Exposure(composition=composition, reason=reason, amplified=True)
+    if anybody:
+        reason = (
+            f"no amplification theorem applies here; a client that joins or leaves may be in all {took_part} releases, "
+            "and takes another's place where the cohort's size is limited"
+        )
+        return Exposure(composition=composition, reason=reason)
     if cohort_seen:
         reason = f"the observer sees the cohort: no amplification; the worst-placed client took part in {took_part}"
     elif sizes_conditioned:
+        why = "a round ended with too few survivors, which depends on who was drawn: " if starved else ""
         reason = (
-            "no amplification theorem applies here, so the claim is conditional on the cohorts that were drawn, as if "
-            f"the observer knew them; the worst-placed client took part in {took_part}"
+            f"{why}no amplification theorem applies here, so the claim is conditional on the cohorts that were drawn, "
+            f"as if the observer knew them; the worst-placed client took part in {took_part}"
         )
     else:
         reason = f"everybody takes part; the worst-placed client took part in {took_part}"
-    return Exposure(composition=composition, reason=reason + " releases", participations=took_part)
+    reason += " release" if took_part == 1 else " releases"
+    return Exposure(composition=composition, reason=reason, participations=took_part)
 
 
-def _amplifies(kind: str, adjacency: Adjacency) -> bool:
-    """Poisson sampling: every adjacency. Without replacement: replace-one only (Wang et al. 2019, theorem 27)."""
-    return kind == "poisson" or (kind == "fixed-size" and adjacency == "replace-one")
+def _starved(event: LedgerEvent) -> bool:
+    """Whether a large enough cohort ended without a release: among whom it was too many dropped out."""
+    record = event.sampling
+    drawn = record is not None and record.rate < 1.0
+    return drawn and not event.contributors and len(event.cohort) >= max(1, record.min_cohort if record else 0)
+
+
+def _amplifies(record: SamplingRecord, adjacency: Adjacency, participant: bool) -> bool:
+    """Poisson sampling: every adjacency. Without replacement: replace-one only (Wang et al. 2019, theorem 27).
+
+    A participant knows whether it was drawn itself. Where the cohort's size is fixed, that tells of the others: given
+    that it was not, each of them was drawn with a higher probability than the rate. (Cut Poisson: the accountant's.)
+    """
+    if record.rate == 1.0:
+        return False
+    return record.kind == "poisson" or (record.kind == "fixed-size" and adjacency == "replace-one" and not participant)
 
 
 def _participations(events: Sequence[LedgerEvent], population: int) -> tuple[npt.NDArray[np.int64], tuple[float, ...]]:

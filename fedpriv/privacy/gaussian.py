@@ -23,7 +23,8 @@ class CentralGaussian:
     """Clip each client's whole update to an L2 norm; add N(0, σ²), σ = noise_multiplier · clip_norm, to the sum.
 
     The sum is divided by a public constant, the expected cohort size, so that neither weights nor the number of
-    contributors leak. Exactly one of ``noise_multiplier`` and ``target`` is given.
+    contributors leak; a client that drops out counts as zero, which draws the mean towards zero. Exactly one
+    of ``noise_multiplier`` and ``target`` is given.
 
     Args:
         clip_norm: L2 bound of a client's whole payload, all entries together.
@@ -43,7 +44,9 @@ class CentralGaussian:
         nothing about the total, which closes the attack on floating-point noise (Mironov 2012).
     Assumes: the party that adds the noise is honest, and adds it; the standard normal draws it is given are Gaussian.
         Draws from 53-bit uniforms are not exactly so (their tails end near 8.6 σ), and no claim is made about that gap.
-    Does not hide: anything from an observer who sees the sum before the noise, or single updates: there ε = ∞.
+        Under add/remove the divisor stays what it was for this population when a client joins or leaves.
+    Does not hide: anything from an observer who sees the sum before the noise, or single updates: there ε = ∞. That an
+        update is not finite, which ends the run with an error.
     Reference: Dwork and Roth 2014, section A; Geyer, Klein and Nabi 2017; McMahan et al. 2018, algorithm 1.
     """
 

@@ -42,10 +42,11 @@ class Ledger:
     Guarantees: an observer who sees the cohort gets no amplification, and each client is charged for the rounds it
         really took part in; one who does not gets amplification where a theorem gives it. Noise added after the sum
         does not count against those who see the sum.
-    Assumes: cohorts are drawn, and clients drop out, independently of clients' data; where amplification is counted on,
-        rounds that ended without a release are recorded as well, and ended for the size of the drawn cohort or for
-        reasons independent of who was drawn; the threat model is true; dp-accounting is right.
-    Does not hide: what is not an event. Metrics and tuning that read clients' data are releases of their own.
+    Assumes: cohorts are drawn, clients drop out, and rounds and runs end early, independently of clients' data; where
+        amplification is counted on, the seed that drew the cohorts is secret, and rounds that ended without a release
+        are recorded as well; the threat model is true; dp-accounting is right.
+    Does not hide: what is not an event. Metrics and tuning that read clients' data are releases of their own, and so is
+        a run that ends because an update was not finite.
     Reference: Abadi et al. 2016; Mironov 2017; Koskela, Jälkö and Honkela 2020; Balle and Wang 2018.
     """
 
@@ -141,14 +142,17 @@ class Ledger:
         _check_choice("accountant", accountant, (None, "pld", "rdp"))
         _check_choice("conversion", conversion, ("improved", "classic"))
         found = self._exposure(observer)
-        reason = found.reason
-        if delta >= 1.0 / self.population:
-            reason += f"; δ is not below 1/{self.population}, so publishing one client in full would meet it"
+        reason, amplified = found.reason, found.amplified
         chosen: Accountant = accountant or "pld"
         epsilon, rdp_epsilon = math.inf, None
         if found.composition is not None:
             chosen = accountant or accounting.headline(found.composition)
             epsilon = accounting.epsilon(found.composition, delta, self.adjacency, chosen, conversion)
+            if amplified:
+                whole = found.composition.unamplified(self.adjacency)
+                amplified = epsilon < accounting.epsilon(whole, delta, self.adjacency, chosen, conversion)
+                if not amplified:
+                    reason = "the cohort is hidden, but sampling amplifies nothing here: every release counts in full"
             if chosen == "rdp":
                 rdp_epsilon = epsilon
             elif beside:
@@ -156,6 +160,8 @@ class Ledger:
                     rdp_epsilon = accounting.epsilon(found.composition, delta, self.adjacency, "rdp", conversion)
                 except UnsupportedAccounting:
                     rdp_epsilon = None
+        if delta >= 1.0 / self.population:
+            reason += f"; δ is not below 1/{self.population}, so publishing one client in full would meet it"
         finite = 0.0 < epsilon < math.inf
         hidden = found.composition is not None and bool(parties_of(observer) & self.threat.computational)
         return Statement(
@@ -169,7 +175,7 @@ class Ledger:
             rdp_epsilon=rdp_epsilon,
             rounds=self.rounds,
             participations=found.participations,
-            amplified=found.amplified,
+            amplified=amplified,
             reason=reason,
             computational=hidden and bool(self._events),
             simulated=finite and any(event.noise_source == "seeded" for event in self._events),

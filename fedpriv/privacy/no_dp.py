@@ -32,7 +32,8 @@ class NoDP:
 
     Guarantees: nothing. The ledger states ε = ∞ for everybody who sees a release.
     Assumes: nothing.
-    Does not hide: the released mean and, with ``"examples"``, the exact total number of examples of the contributors.
+    Does not hide: the released mean and, with ``"examples"``, the exact total number of examples of the contributors;
+        the plan's public bound on weights is the largest client's number.
         Whoever sees single updates sees each client's number of examples; whoever sees two sums that differ by one
         client (a dropout, a change of cohort) can subtract them and obtain that client's update and number.
     Reference: McMahan et al. 2017, algorithm 1.

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 import numpy as np
 
 from fedpriv.errors import ConfigurationError, PlanError
+
+if TYPE_CHECKING:
+    from fedpriv.privacy.mechanism import Adjacency
 
 SamplingKind: TypeAlias = Literal["none", "poisson", "fixed-size"]
 
@@ -34,6 +37,11 @@ class SamplingRecord:
     size: int | None = None
     max_cohort: int | None = None
     min_cohort: int = 0
+
+    def limited(self, adjacency: Adjacency) -> bool:
+        """Whether one client's place can be another's loss, in this population or in a neighbouring one."""
+        places = self.size if self.kind == "fixed-size" else self.max_cohort
+        return places is not None and places < self.population + (adjacency == "add-remove")
 
 
 class Sampling(Protocol):

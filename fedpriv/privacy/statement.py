@@ -32,7 +32,7 @@ class Statement:
         rdp_epsilon: ε by RDP, always beside; None where RDP has no theorem.
         rounds: how many releases the ledger holds.
         participations: releases the worst-placed client took part in; None where amplification hides that.
-        amplified: whether the secrecy of the cohort was counted on.
+        amplified: whether the secrecy of the cohort was counted on, hence of the seed that drew it.
         reason: why it is this number, in words.
         computational: the observer holds ciphertexts or masked vectors: the claim rests on their security too.
         simulated: the noise came from a seeded stream: ε is of the mechanism, simulated, and no claim about this run.
@@ -66,6 +66,8 @@ class Statement:
             marks += ", if the cryptography holds"
         if self.simulated:
             marks += ", of the mechanism, simulated (seeded noise)"
+        elif self.amplified:
+            marks += ", if the seed that drew the cohorts stays secret"
         return (
             f"Against the {self.observer}: ε = {format_epsilon(self.epsilon)} at δ = {self.delta:g} for {neighbours} "
             f"({how}{beside}){marks}: {self.reason}."

@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 # Okabe and Ito 2008: distinguishable with every kind of colour vision, and in print.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
 MOST_TICKS = 8
+MOST_LETTERS = 70
+INCHES_A_LETTER = 0.07
+MOST_INSIDE = 5
+"""Longer legends stand beside the axes."""
+STYLES = ("-", "--", ":", "-.")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 
 
@@ -41,7 +46,7 @@ def over_rounds(frames: Mapping[str, pd.DataFrame], y: str) -> Figure:
     """A column over the rounds, one line per frame."""
     figure, (axes,) = new_figure()
     for place, (label, frame) in enumerate(frames.items()):
-        known = frame.dropna(subset=[_column(frame, y)])
+        known = frame.dropna(subset=[_numbers(frame, y)])
         axes.plot(known["round"], known[y], marker=".", color=_colour(place), label=label)
     _finish(axes, "round", y, len(frames) > 1)
     return figure
@@ -50,12 +55,14 @@ def over_rounds(frames: Mapping[str, pd.DataFrame], y: str) -> Figure:
 def curves(rounds: pd.DataFrame, y: str) -> Figure:
     """A column over the rounds, one line per label: mean over the seeds, band of the 95 % interval."""
     figure, (axes,) = new_figure()
-    known = rounds.dropna(subset=[_column(rounds, y)])
+    known = rounds.dropna(subset=[_numbers(rounds, y)])
     groups = list(known.groupby(["federation", "label"], sort=False))
     for place, ((federation, label), group) in enumerate(groups):
         steps = group.groupby("round")[y]
         mean, half = steps.mean(), steps.apply(half_width)
-        axes.plot(mean.index, mean, color=_colour(place), label=_label(known, federation, label))
+        style = STYLES[place // len(COLOURS) % len(STYLES)]
+        name = _label(known, federation, label)
+        axes.plot(mean.index, mean, color=_colour(place), linestyle=style, label=name)
         axes.fill_between(mean.index, mean - half, mean + half, color=_colour(place), alpha=0.2, linewidth=0)
     _finish(axes, "round", y, len(groups) > 1)
     return figure
@@ -67,7 +74,7 @@ def trade_off(runs: pd.DataFrame, x: str, y: str, axes: Axes | None = None) -> F
     Where x is a number, one line per aggregation; ∞ has a place of its own at the right. Else one bar position a label.
     """
     figure, (axes,) = new_figure() if axes is None else (axes.get_figure(root=True), [axes])
-    known = runs.dropna(subset=[_column(runs, y)])
+    known = runs.dropna(subset=[_numbers(runs, y)])
     if x == "label" or known[_column(known, x)].dtype.kind not in "fiu":
         _by_category(axes, known, x, y)
     else:
@@ -108,14 +115,24 @@ def _by_category(axes: Axes, runs: pd.DataFrame, x: str, y: str) -> None:
             at, mean, yerr=half, fmt=MARKERS[shift % len(MARKERS)], capsize=3, color=_colour(shift), label=place
         )
     crowded = len(names) > 2
-    axes.set_xticks(range(len(names)), names, rotation=20 if crowded else 0, ha="right" if crowded else "center")
+    # Many long names stand upright under their points, in a figure that is taller by what they take.
+    long = sum(map(len, names)) > MOST_LETTERS
+    turn = 90 if long else (20 if crowded else 0)
+    axes.set_xticks(range(len(names)), names, rotation=turn, ha="center" if long or not crowded else "right")
+    figure = axes.get_figure(root=True)
+    if long and figure is not None and len(figure.axes) == 1:
+        axes.tick_params(axis="x", labelsize="small")
+        figure.set_figheight(figure.get_figheight() + INCHES_A_LETTER * max(map(len, names)))
     _finish(axes, "" if x == "label" else x, y, len(places) > 1)
 
 
 def _by_number(axes: Axes, runs: pd.DataFrame, x: str, y: str) -> None:
-    # A point is a label over its seeds, whatever x is: seeds may differ in x, and labels may share it.
+    # A point is a label over its seeds, whatever x is: seeds may differ in x, and labels may share it. A mean of ε over
+    # seeds would be no guarantee.
     points = runs.groupby(["federation", "aggregation", "label"], sort=False, as_index=False).agg(
-        at=(x, "mean"), mean=(y, "mean"), half=(y, lambda values: _or_zero(half_width(values)))
+        at=(x, "max" if x.startswith("epsilon") else "mean"),
+        mean=(y, "mean"),
+        half=(y, lambda values: _or_zero(half_width(values))),
     )
     finite = sorted({value for value in points["at"] if math.isfinite(value)})
     logarithmic = len(finite) > 1 and finite[0] > 0 and finite[-1] / finite[0] > 8
@@ -130,18 +147,46 @@ def _by_number(axes: Axes, runs: pd.DataFrame, x: str, y: str) -> None:
         axes.plot(at[inside], group["mean"][inside], color=colour)
     if logarithmic:
         axes.set_xscale("log")
-    shown = finite if len(finite) <= MOST_TICKS else finite[:: -(-len(finite) // MOST_TICKS)]
+    shown = _apart(finite, logarithmic)
+    shown = shown if len(shown) <= MOST_TICKS else shown[:: -(-len(shown) // MOST_TICKS)]
     ends = [beyond] if np.isinf(points["at"]).any() else []
     axes.set_xticks([*shown, *ends], [*map(number, shown), *(["∞"] if ends else [])])
     axes.minorticks_off()
     _finish(axes, x, y, len(groups) > 1)
+    if x == "epsilon" and "observer" in runs.columns:
+        axes.set_xlabel(_against(runs))
+
+
+def _apart(values: list[float], logarithmic: bool) -> list[float]:
+    """Those of the sorted values whose ticks do not run into one another."""
+    scale = math.log if logarithmic else float
+    kept: list[float] = []
+    for value in values:
+        if not kept or scale(value) - scale(kept[-1]) > 0.08 * (scale(values[-1]) - scale(values[0])):
+            kept.append(value)
+    return kept
+
+
+def _against(runs: pd.DataFrame) -> str:
+    """There is no "the ε": the axis says whose, and at which δ, where that is one."""
+    observers = list(dict.fromkeys(runs["observer"]))
+    deltas = list(dict.fromkeys(runs["delta"].dropna())) if "delta" in runs.columns else []
+    at = f", δ = {deltas[0]:.3g}" if len(deltas) == 1 else ""
+    return f"ε against {'the ' if len(observers) == 1 else ''}{', '.join(map(str, observers))}{at}"
 
 
 def _finish(axes: Axes, x: str, y: str, legend: bool) -> None:
     names = {"epsilon": "ε", "accuracy": "test accuracy", "client_bytes_up": "bytes sent per client and round"}
     axes.set_xlabel(names.get(x, x.replace("_", " ")))
     axes.set_ylabel(names.get(y, y.replace("_", " ")))
-    if legend:
+    entries = len(axes.get_legend_handles_labels()[1])
+    figure = axes.get_figure(root=True)
+    if legend and entries > MOST_INSIDE and figure is not None and len(figure.axes) == 1:
+        axes.legend(frameon=False, fontsize="small", loc="upper left", bbox_to_anchor=(1.0, 1.0))
+        longest = max(map(len, axes.get_legend_handles_labels()[1]))
+        figure.set_figwidth(figure.get_figwidth() + 0.5 + INCHES_A_LETTER * longest)
+        figure.set_figheight(max(figure.get_figheight(), 0.19 * entries + 0.6))
+    elif legend:
         axes.legend(frameon=False, fontsize="small")
 
 
@@ -153,6 +198,14 @@ def _column(frame: pd.DataFrame, name: str) -> str:
     if name not in frame.columns:
         raise ConfigurationError(
             f"The table has the columns {', '.join(map(str, frame.columns))}.", value=name, remedy="Use one of them."
+        )
+    return name
+
+
+def _numbers(frame: pd.DataFrame, name: str) -> str:
+    if frame[_column(frame, name)].dtype.kind not in "fiu":
+        raise ConfigurationError(
+            "What is drawn upwards is a column of numbers.", value=name, remedy='Use y="accuracy", for instance.'
         )
     return name
 

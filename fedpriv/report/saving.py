@@ -53,7 +53,7 @@ def save(
         ConfigurationError: the folder exists and was not written by fedpriv.
     """
     target = Path(folder)
-    _check_replaceable(target)
+    check_replaceable(target)
     target.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.unfinished-", dir=target.parent))
     try:
@@ -74,7 +74,13 @@ def save(
     return target
 
 
-def _check_replaceable(target: Path) -> None:
+def check_replaceable(folder: str | Path) -> None:
+    """Refuse a folder that :func:`save` would refuse: to be asked before hours of work.
+
+    Raises:
+        ConfigurationError: the folder exists and holds what fedpriv did not write.
+    """
+    target = Path(folder)
     if not target.exists():
         return
     if not target.is_dir() or {path.name for path in target.iterdir()} - _written(target):

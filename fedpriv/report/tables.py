@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -44,16 +45,27 @@ def half_width(values: Iterable[float]) -> float:
 
 
 def over_seeds(runs: pd.DataFrame, columns: Iterable[str] | None = None) -> pd.DataFrame:
-    """One row per federation and label: means over the seeds, ``accuracy_ci`` the half-width of its 95 % interval."""
+    """One row per federation and label: means over the seeds, ``accuracy_ci`` the half-width of its 95 % interval.
+
+    Of ε the largest over the seeds: a mean of guarantees is none. Where the rows' ``epsilon`` is against different
+    observers, or at different δ, a column says which.
+    """
     import pandas as pd
 
-    chosen = [name for name in (columns or _MEANS) if name in runs.columns]
+    wanted = [columns] if isinstance(columns, str) else list(columns or ())
+    for name in wanted:
+        if name not in runs.columns or runs[name].dtype.kind not in "fiu":
+            raise _not_a_number(runs, name)
+    chosen = wanted or [name for name in _MEANS if name in runs.columns]
+    named = [name for name in ("observer", "delta") if name in runs.columns and runs[name].nunique() > 1]
     rows = []
     for keys, group in runs.groupby(_KEYS, sort=False):
         row: dict[str, Any] = dict(zip(_KEYS, keys, strict=True))
         row["seeds"] = int((group["refused"] == "").sum())
         for name in chosen:
-            row[name] = group[name].mean()
+            row[name] = group[name].max() if name.startswith("epsilon") else group[name].mean()
+            if name == "epsilon":
+                row |= {which: group[which].bfill().iloc[0] for which in named}
             if name == "accuracy":
                 row["accuracy_ci"] = half_width(group[name])
         if len(group) == 1 and "sha256" in group:  # one seed: labels with the same model are seen at a glance
@@ -74,8 +86,7 @@ def paired_differences(runs: pd.DataFrame, baseline: str, y: str) -> pd.DataFram
             f"The baseline is one of {labels}.", value=baseline, remedy="Use a label of the study."
         )
     if y not in runs.columns or runs[y].dtype.kind not in "fiu":
-        known = [str(name) for name in runs.columns if runs[name].dtype.kind in "fiu"]
-        raise ConfigurationError(f"The columns of numbers are {', '.join(known)}.", value=y, remedy="Use one of them.")
+        raise _not_a_number(runs, y)
     wide = runs.pivot(index=["federation", "seed"], columns="label", values=y)[labels]
     rows = []
     for place in dict.fromkeys(runs["federation"]):
@@ -99,6 +110,11 @@ def paired_differences(runs: pd.DataFrame, baseline: str, y: str) -> pd.DataFram
     return pd.DataFrame(rows)
 
 
+def _not_a_number(runs: pd.DataFrame, name: str) -> ConfigurationError:
+    known = [str(column) for column in runs.columns if runs[column].dtype.kind in "fiu"]
+    return ConfigurationError(f"The columns of numbers are {', '.join(known)}.", value=name, remedy="Use one of them.")
+
+
 def number(value: Any, digits: int = 3) -> str:
     """A number as a reader wants it: ∞ as a sign, NaN as a dash, large and small ones short."""
     if isinstance(value, np.generic):
@@ -117,17 +133,34 @@ def number(value: Any, digits: int = 3) -> str:
 
 
 def text(table: pd.DataFrame, max_width: int = 44) -> str:
-    """A table in plain text, aligned, for a terminal."""
-    head = [str(name) for name in table.columns]
+    """A table in plain text, aligned, for a terminal; names wider than their column are broken at ``_`` and space."""
     body = [[_cut(number(value), max_width) for value in row] for row in table.itertuples(index=False)]
-    widths = [max(len(line[i]) for line in [head, *body]) for i in range(len(head))]
-    numeric = [table.dtypes.iloc[i].kind in "fiu" for i in range(len(head))]
+    names = [_broken(str(name), max((len(row[i]) for row in body), default=0)) for i, name in enumerate(table.columns)]
+    height = max(map(len, names), default=1)
+    head = [[name[i - height] if i >= height - len(name) else "" for name in names] for i in range(height)]
+    widths = [max(len(line[i]) for line in [*head, *body]) for i in range(len(names))]
+    numeric = [table.dtypes.iloc[i].kind in "fiu" for i in range(len(names))]
 
     def line(cells: list[str]) -> str:
         aligned = [c.rjust(w) if n else c.ljust(w) for c, w, n in zip(cells, widths, numeric, strict=True)]
         return "  ".join(aligned).rstrip()
 
-    return "\n".join([line(head), "  ".join("─" * width for width in widths), *(line(cells) for cells in body)])
+    rule = "  ".join("─" * width for width in widths)
+    return "\n".join([*map(line, head), rule, *map(line, body)])
+
+
+def _broken(name: str, width: int) -> list[str]:
+    """A column's name on as many lines as it takes to be no wider than the column, or than its longest word."""
+    words = re.findall(r"[^_ ]+_?", name)
+    width = max([width, *map(len, words)])
+    lines = [""]
+    for word in words:
+        glue = "" if not lines[-1] or lines[-1].endswith("_") else " "
+        if lines[-1] and len(lines[-1] + glue + word) > width:
+            lines.append(word)
+        else:
+            lines[-1] += glue + word
+    return lines
 
 
 def latex(table: pd.DataFrame, caption: str) -> str:

@@ -14,7 +14,7 @@ from fedpriv.data import Federation
 from fedpriv.engine.executors import Executor
 from fedpriv.engine.plan import Plan
 from fedpriv.engine.resolution import Resolved
-from fedpriv.errors import ConfigurationError, FedprivError
+from fedpriv.errors import ConfigurationError, FedprivError, without_frames
 from fedpriv.randomness import NoiseSource
 from fedpriv.study.progress import bar
 from fedpriv.study.runs import Run, epsilon_of, run
@@ -86,9 +86,12 @@ def compare(
         executor: where clients are trained.
 
     Raises:
-        PlanError: a plan does not fit, with ``on_invalid="raise"``.
+        PlanError: a plan does not fit, with ``on_invalid="raise"``; over the federations of the first seed nothing has
+            run by then.
         ConfigurationError: nothing to compare, a seed given twice, an unknown observer, δ out of range.
     """
+    if not isinstance(seeds, Iterable):
+        raise ConfigurationError("Seeds are a list of integers.", value=seeds, remedy=f"Give seeds=[{seeds}].")
     seeds = list(seeds)
     sources = federation if isinstance(federation, Mapping) else {"": federation}
     if not isinstance(plans, Mapping) or not plans or not seeds or not sources:
@@ -97,6 +100,7 @@ def compare(
             value={"federations": len(sources), "plans": type(plans).__name__, "seeds": seeds},
             remedy='Give {"label": plan} and seeds=range(5).',
         )
+    _check_kinds(sources, plans)
     if len(set(seeds)) < len(seeds):
         raise ConfigurationError(
             "Every seed is given once: the same run twice is no second sample.", value=seeds, remedy="Leave one out."
@@ -106,19 +110,19 @@ def compare(
     if delta is not None and not 0.0 < delta < 1.0:
         raise ConfigurationError("δ is in (0, 1).", value=delta, remedy="Give less than one over the population.")
     parties_of(observer)
-    resolve = _Resolver()
+    resolve, build = _Resolver(), _Builder()
+    if on_invalid == "raise":  # before anything runs: a plan that is refused costs no other plan's hours
+        for (place, source), (label, plan) in itertools.product(sources.items(), plans.items()):
+            resolve(place, label, plan, build(place, source, seeds[0]))
     jobs = itertools.product(sources.items(), seeds, plans.items())
     cells = []
-    built: tuple[str, int, Federation] | None = None
     for (place, source), seed, (label, plan) in bar(jobs, len(sources) * len(seeds) * len(plans), "runs", progress):
-        if built is None or built[:2] != (place, seed):
-            built = (place, seed, source if isinstance(source, Federation) else source(seed))
-        data = built[2]
+        data = build(place, source, seed)
         outcome: Run | Refusal
         try:
             outcome = run(
                 data,
-                resolve(data, label, plan),
+                resolve(place, label, plan, data),
                 seed=seed,
                 noise=noise,
                 ideal=ideal,
@@ -129,7 +133,7 @@ def compare(
         except FedprivError as error:
             if on_invalid == "raise":
                 raise
-            outcome = Refusal(error=error)
+            outcome = Refusal(error=without_frames(error))
         target = getattr(plan.mechanism, "target", None)
         cells.append(
             Cell(
@@ -145,16 +149,45 @@ def compare(
     return Study(cells=tuple(cells))
 
 
+def _check_kinds(sources: Mapping[str, Any], plans: Mapping[str, Any]) -> None:
+    for source in sources.values():
+        if not (isinstance(source, Federation) or callable(source)):
+            raise ConfigurationError(
+                "A federation is a Federation, a function seed → Federation, or {name: federation}.",
+                value=type(source).__name__,
+                remedy="Call fp.compare(federation, plans, seeds=range(5)).",
+            )
+    for label, plan in plans.items():
+        if not isinstance(plan, Plan):
+            raise ConfigurationError(
+                "Plans are {label: Plan}.", value={label: type(plan).__name__}, remedy="Use fp.grid(plan, …)."
+            )
+
+
+class _Builder:
+    """Builds a federation once per seed, and keeps the last of each name."""
+
+    def __init__(self) -> None:
+        self._built: dict[str, tuple[int, Federation]] = {}
+
+    def __call__(self, place: str, source: Source, seed: int) -> Federation:
+        if isinstance(source, Federation):
+            return source
+        if place not in self._built or self._built[place][0] != seed:
+            self._built[place] = (seed, source(seed))
+        return self._built[place][1]
+
+
 class _Resolver:
     """Resolves each plan once per federation: solving σ and timing primitives need not be repeated for every seed."""
 
     def __init__(self) -> None:
-        self._known: dict[str, Resolved] = {}
+        self._known: dict[tuple[str, str], Resolved] = {}
 
-    def __call__(self, federation: Federation, label: str, plan: Plan) -> Resolved:
-        known = self._known.get(label)
+    def __call__(self, place: str, label: str, plan: Plan, federation: Federation) -> Resolved:
+        known = self._known.get((place, label))
         if known is None or known.federation is not federation:
-            known = self._known[label] = plan.resolve(federation)
+            known = self._known[place, label] = plan.resolve(federation)
         return known
 
 
@@ -174,7 +207,16 @@ class Study:
 
     @cached_property
     def frame(self) -> pd.DataFrame:
-        """One row per run: label, parts of the plan, seed, accuracy, ε per observer, bytes, seconds, SHA-256.
+        """One row per run.
+
+        - ``federation``, ``label``, ``aggregation``, ``mechanism``, ``seed``: what was run.
+        - ``epsilon``: at ``delta`` against ``observer``, its plan's budget's or the one given to
+          :func:`fedpriv.compare`; ``epsilon_server``, ``epsilon_participant``, ``epsilon_public`` and, where the
+          protocol has one, ``epsilon_authority``: against each. A participant is a client of the cohort.
+        - ``accuracy``, ``loss``: after the last round.
+        - bytes and seconds as in :attr:`Run.frame`, means over the rounds; ``costs``: measured, or modelled (ideal);
+          ``client_key_bytes``: sent to each client once, before its first round.
+        - ``rounding_error``: the largest of any round; ``aborted_rounds``; ``sha256``: of the final model.
 
         A refused plan is a row with its reason in ``refused``.
         """
@@ -195,13 +237,19 @@ class Study:
         return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
     def table(self, columns: Iterable[str] | None = None) -> pd.DataFrame:
-        """Mean over the seeds, and the 95 % interval of the mean for accuracy, one row per federation and label."""
+        """Mean over the seeds, and the 95 % interval of the mean for accuracy, one row per federation and label.
+
+        Of ε the largest over the seeds, with its observer and δ where they differ between rows.
+        """
         from fedpriv.report.tables import over_seeds
 
         return over_seeds(self.frame, columns)
 
     def differences(self, baseline: str, y: str = "accuracy") -> pd.DataFrame:
         """Paired differences to one label over the same seeds, with 95 % intervals (Student's t).
+
+        The intervals are of what the seeds vary: initialisation, batches, dropouts, noise and, where the federation is
+        a function of the seed, the partition. They say nothing of other data.
 
         Raises:
             ConfigurationError: no run has this label.
@@ -226,12 +274,18 @@ class Study:
 
         return figures.curves(self.rounds, y) if x == "round" else figures.trade_off(self.frame, x, y)
 
-    def to_latex(self) -> str:
-        """:meth:`table` as a LaTeX table."""
+    def to_latex(self, columns: Iterable[str] | None = None) -> str:
+        """:meth:`table` as a LaTeX table; the document loads booktabs. All columns are wider than most pages."""
         from fedpriv.report.tables import latex
 
         seeds = len({cell.seed for cell in self.cells})
-        return latex(self.table(), caption=f"Means over {seeds} seeds; intervals are 95 % (Student's t).")
+        caption = f"Means over {seeds} seeds, of ε the largest; intervals are 95 % (Student's t)."
+        frame = self.frame
+        if frame["observer"].nunique() == 1 and "delta" in frame and frame["delta"].nunique() == 1:
+            caption += (
+                f" ε at δ = {frame['delta'].max():g}; the column epsilon is against: {frame['observer'].iloc[0]}."
+            )
+        return latex(self.table(columns), caption=caption)
 
     def save(self, folder: str | Path, x: str = "label", y: str = "accuracy") -> Path:
         """Write tables, plans, versions and the figure into a folder: whole, or not at all.

@@ -20,8 +20,12 @@ def grid(plan: Plan, **axes: Sequence[Any]) -> dict[str, Plan]:
         **axes: a part of the plan → its values, e.g. ``aggregation=[fp.PlainSum(), fp.SecureAggregation()]``.
 
     Raises:
-        ConfigurationError: a name that is no part of a plan, an axis without values, or two equal values.
+        ConfigurationError: not a plan, a name that is no part of one, an axis without values, or two equal values.
     """
+    if not isinstance(plan, Plan):
+        raise ConfigurationError(
+            "A grid starts from one plan.", value=type(plan).__name__, remedy="Call fp.grid(plan, rounds=[10, 20])."
+        )
     known = [item.name for item in fields(Plan)]
     for name, values in axes.items():
         if name not in known:

@@ -83,7 +83,10 @@ def private_mean(
         PlanError: the parts do not go together.
         RoundAborted: no sum; nothing was released.
     """
-    rows = np.asarray(vectors)
+    try:
+        rows = np.asarray(vectors)
+    except ValueError:  # numpy refuses rows of different lengths
+        raise DataError("Vectors are [n, d]: all of one length.", remedy="Pad or cut them to one length.") from None
     if rows.ndim != 2 or 0 in rows.shape:
         raise DataError("Vectors are [n, d], one row per client.", value=rows.shape, remedy="Stack them into a matrix.")
     plan = Plan(

@@ -65,7 +65,7 @@ def run(
         plan: checked against the federation before round 1.
         seed: of everything that is simulated; there is no default.
         noise: ``"seeded"`` noise is reproducible and its ε is of the mechanism, simulated; ``"os"`` noise makes it a
-            claim.
+            claim; where sampling amplifies, as long as the seed is secret (``save`` writes it down).
         ideal: the same sums and aborts without the cryptography; the protocol's costs are then modelled.
         on_abort: ``"record"``: a round without a sum leaves the model as it was and is recorded; ``"raise"``: it ends
             the run with its error.
@@ -111,6 +111,12 @@ def run(
 
 
 def _resolved(plan: Plan | Resolved, federation: Federation) -> Resolved:
+    if not isinstance(plan, Plan | Resolved):
+        raise ConfigurationError(
+            "A run takes a federation first, then a plan.",
+            value=type(plan).__name__,
+            remedy="Call fp.run(federation, plan, seed=0); several plans go to fp.compare.",
+        )
     resolved = plan if isinstance(plan, Resolved) else plan.resolve(federation)
     if resolved.federation is not federation:
         raise PlanError(
@@ -184,7 +190,21 @@ class Run:
 
     @cached_property
     def frame(self) -> pd.DataFrame:
-        """One row per round: accuracy, cohort, survivors, bytes and seconds per client, rounding, clipping, SHA-256."""
+        """One row per round.
+
+        - ``round`` from 1; ``accuracy`` in [0, 1] and ``loss`` (mean cross entropy, nats) on the test set, NaN where
+          they were not measured.
+        - ``cohort``: clients invited; ``contributors``: clients in the sum; ``aborted``: the error's name, or empty.
+        - ``client_bytes_up``, ``client_bytes_down``: bytes that a client of the cohort sent and received on average,
+          the broadcast of the model included.
+        - ``client_seconds``, ``train_seconds``: of a client's processor, for the protocol and for training;
+          ``server_seconds``: of the other parties' processors together; ``wall_seconds``: the round's wall-clock over
+          the modelled network; ``seconds``: what the simulation of the round took.
+        - ``rounding_error``: the largest difference of a coordinate to the mean of unrounded updates.
+        - ``clipped_norms``: clients whose update was clipped; ``clipped_coordinates``: coordinates cut to the limit.
+        - ``train_loss``: the clients' own, the simulator's: no party sees it.
+        - ``sha256``: of the model after the round.
+        """
         import pandas as pd
 
         return pd.DataFrame([self._row(record, i) for i, record in enumerate(self.records)])
@@ -266,6 +286,7 @@ class Run:
         about = {
             "plan": self.plan.describe(),
             "federation": {"name": self.resolved.federation.name, "sha256": self.resolved.federation.fingerprint},
+            "unaccounted": list(self.resolved.federation.notes),
             "seed": self.seed,
             "noise": self.noise,
             "ideal": self.ideal,

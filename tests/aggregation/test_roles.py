@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import pickle
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from fedpriv.aggregation import Session, Terms
+from fedpriv.aggregation import Session, Sum, Terms
 from fedpriv.aggregation.roles import Act, Attempts, Hear, OneInput, ScriptedRole, checked_participants, session_hash
 from fedpriv.encoding import Ring
 from fedpriv.errors import CohortTooSmall, EncodingError, EncodingOverflow, UnexpectedMessage
@@ -131,3 +132,16 @@ def test_one_input() -> None:
     assert held.take().tolist() == [15, -15, 0]
     with pytest.raises(UnexpectedMessage):
         held.put(np.zeros(3, dtype=np.int64))
+
+
+def test_a_refusal_names_the_message_and_not_its_body() -> None:
+    """Of the plain sum the body is an update; errors are kept, pickled and sent."""
+    with pytest.raises(UnexpectedMessage) as refusal:
+        Listener(SERVER).receive(Message("client/1", "server", "nonsense", b"12345"))
+    assert "client/1" in str(refusal.value)
+    assert b"12345" not in pickle.dumps(refusal.value)
+
+
+def test_a_sum_is_not_shown() -> None:
+    """Under a key authority it is the authority's secret."""
+    assert "12345" not in repr(Sum(total=np.array([12345]), contributors=(1,)))

@@ -223,6 +223,18 @@ def test_a_client_that_was_shown_another_roster_uploads_nothing() -> None:
     assert not attempt.uploaded()
 
 
+@pytest.mark.parametrize("half", [0, agreement.KEY])
+def test_a_roster_that_names_a_key_twice_is_refused(half: int) -> None:
+    """Figure 4, round 1: all public keys are different."""
+
+    def twice(payload: bytes) -> bytes:
+        one, other = BITMAP + 4 * m.KEYS + half, BITMAP + 3 * m.KEYS
+        return replaced(one, payload[other : other + agreement.KEY])(payload)
+
+    with pytest.raises(MalformedMessage, match="different"):
+        attacked(m.ROSTER, SERVER, client(0), twice).play()
+
+
 def test_a_key_of_small_order_is_refused() -> None:
     with pytest.raises(MalformedMessage):
         attacked(m.ROSTER, SERVER, client(0), replaced(BITMAP + 3 * m.KEYS, bytes(agreement.KEY))).play()

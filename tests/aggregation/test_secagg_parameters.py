@@ -181,6 +181,11 @@ def test_the_ring_is_the_smallest() -> None:
     assert SecureAggregation().domain(sum_bound=2**19 - 1, length=1, cohort=10) == type(ring)(20)
 
 
+def test_eavesdroppers_are_assumed_away() -> None:
+    """Whoever reads all channels sees what the server sees, and the claim on clients would not hold."""
+    assert any("confidential" in assumption for assumption in SecureAggregation().threat_model.assumptions)
+
+
 def test_who_learns_what() -> None:
     model = SecureAggregation(corrupt=0.1).threat_model
     assert View.UPDATES not in model.sees("server")

@@ -118,7 +118,7 @@ def test_a_neighbourhood_may_be_too_small_from_the_start() -> None:
     setting.deployment._parameters = lambda session: strict
     setting.expect(TooFewSurvivors, {7: m.ADVERTISE})
     agreed = replace(setting.agreed, parameters=strict)
-    advertised = {i: bytes([i]) * m.KEYS for i in range(1, N)}
+    advertised = {i: bytes([2 * i]) * 32 + bytes([2 * i + 1]) * 32 for i in range(1, N)}
     roster = m.FullRoster.of(agreed, advertised)
     lonely = roster.reach.holders(0)[0]
     made = Client(agreed, lonely)  # and a client looks by itself

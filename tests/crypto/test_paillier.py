@@ -123,3 +123,11 @@ def test_secret_keys_are_not_shown_copied_or_pickled() -> None:
     for move in (copy.copy, copy.deepcopy, pickle.dumps):
         with pytest.raises(TypeError, match="not copied"):
             move(KEY)
+
+
+def test_what_no_encryption_is_cannot_be_loaded() -> None:
+    """A multiple of a prime of n is no unit mod n², and would spoil whatever it is added to."""
+    key = KEY
+    for value in (key.public._key.n, 7 * key._key.p):
+        with pytest.raises(MalformedMessage):
+            key.public.load(key.public.dump(int(value)))

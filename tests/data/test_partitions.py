@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedpriv.data import IID, Dirichlet, Natural, Partition, Shards
+from fedpriv.data import IID, Dirichlet, Natural, Partition, Shards, digits, federate
 from fedpriv.errors import ConfigurationError, DataError
 
 
@@ -145,3 +145,14 @@ def test_counts_are_positive() -> None:
         Dirichlet(1.0, min_size=0)
     with pytest.raises(ConfigurationError, match="per_client"):
         Shards(0)
+
+
+@pytest.mark.parametrize("partition", [IID, "iid"])
+def test_a_partition_that_is_none_says_how_to_give_one(partition: object) -> None:
+    with pytest.raises(ConfigurationError, match=r"Give an instance: fp\.data\.IID\(\)"):
+        digits(clients=4, partition=partition, seed=0)  # type: ignore[arg-type]
+
+
+def test_owners_whose_records_are_all_held_out() -> None:
+    with pytest.raises(DataError, match=r"remain for training.*Give more records"):
+        federate([[1.0, 2.0], [3.0, 4.0]], [0, 1], clients=[0, 1], seed=0)

@@ -305,7 +305,9 @@ class TestIncoherent:
         ],
     )
     def test_a_class_instead_of_an_instance(self, name: str, part: type, planned: Make) -> None:
-        with pytest.raises(ConfigurationError, match=f"plan's {name} .*{part.__name__}.*not the class"):
+        with pytest.raises(
+            ConfigurationError, match=f"plan's {name} .*Give an instance.*{part.__name__}.*not the class"
+        ):
             planned(**{name: part})
 
     @pytest.mark.parametrize("name", ["client", "sampling", "mechanism", "aggregation", "server", "network"])

@@ -149,7 +149,9 @@ class TestAborts:
         assert run.mean is None
         assert run.ledger.rounds == 0
         assert np.array_equal(run.parameters, run.resolved.initial(7))
-        assert run.ledger.epsilon(1e-5, observer="server") == 0.0
+        assert run.ledger.epsilon(1e-5, observer="public") == 0.0
+        # What an aborted round showed to who sees single updates the ledger cannot know: it charges for them.
+        assert run.ledger.epsilon(1e-5, observer="server") == np.inf
         assert "2 aborted" in repr(run)
 
     @pytest.mark.parametrize("mechanism", [NoDP(), fp.CentralGaussian(clip_norm=1.0, noise_multiplier=1.0)])

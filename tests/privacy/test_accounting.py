@@ -14,6 +14,7 @@ from scipy.stats import binom, norm
 
 from fedpriv.errors import ConfigurationError, UnsupportedAccounting
 from fedpriv.privacy.accounting import Composition, Sampled, delta, epsilon, headline, rdp_curve
+from fedpriv.privacy.sampling import PoissonSampling
 
 DELTA = 1e-5
 
@@ -256,3 +257,30 @@ def test_delta_is_a_probability(bad) -> None:
 def test_epsilon_is_finite(bad) -> None:
     with pytest.raises(ConfigurationError):
         delta(poisson(1, 1, 1), bad, "zero-out", "pld")
+
+
+def test_a_limit_at_the_population_cuts_a_neighbour_with_one_client_more() -> None:
+    record = PoissonSampling(0.9, max_cohort=5).accounting(5)
+    assert Sampled.of(1.0, record, "zero-out").max_cohort == 0
+    assert Sampled.of(1.0, record, "add-remove").max_cohort == 5
+
+
+def test_what_a_participant_of_a_cut_cohort_learns_is_charged_for() -> None:
+    """Client 1 knows that it is outside; given that, client 0 is inside more often than its coin says."""
+    q, sigma, eps, grid = 0.5, 1.0, 0.5, np.linspace(-9, 10, 20_001)
+    here, there = 0.0, 0.0  # of two clients one is kept; the noisy sum, and whether client 1 was the one
+    step = grid[1] - grid[0]
+    both = q * q
+    cases = {"outside": (q * (1 - q) + both / 2, (1 - q) ** 2), "inside": (0.0, q * (1 - q) + both / 2)}
+    for with_zero, without in cases.values():
+        one = with_zero * norm.pdf(grid, 1.0, sigma) + without * norm.pdf(grid, 0.0, sigma)
+        two = (with_zero + without) * norm.pdf(grid, 0.0, sigma)
+        here += float(np.clip(one - math.exp(eps) * two, 0, None).sum() * step)
+        there += float(np.clip(two - math.exp(eps) * one, 0, None).sum() * step)
+    record = PoissonSampling(q, 1).accounting(2)
+    for accountant in ("pld", "rdp"):
+        composition = Composition(sampled=((Sampled.of(sigma, record, "zero-out", True), 1),))
+        assert max(here, there) <= delta(composition, eps, "zero-out", accountant)
+    tail = epsilon(poisson(0.1, 1, 100, population=1000, max_cohort=170, participant=True), DELTA, "zero-out", "pld")
+    uncut = epsilon(poisson(0.1, 1, 100, population=1000), DELTA, "zero-out", "pld")
+    assert uncut < tail < epsilon(Composition(gaussian=100.0), DELTA, "zero-out", "pld")

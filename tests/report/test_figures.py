@@ -65,6 +65,28 @@ class TestTradeOff:
         assert (axes.get_xlabel(), axes.get_ylabel()) == ("ε", "test accuracy")
         assert axes.get_legend() is None
 
+    def test_epsilon_is_against_somebody(self) -> None:
+        """There is no "the ε"."""
+        (axes,) = trade_off(TWO.assign(observer="public", delta=1e-5), "epsilon", "accuracy").axes
+        assert axes.get_xlabel() == "ε against the public, δ = 1e-05"
+        frame = TWO.assign(observer=["server"] * 3 + ["public"] * 3, delta=[1e-5, 1e-6] * 3)
+        (axes,) = trade_off(frame, "epsilon", "accuracy").axes
+        assert axes.get_xlabel() == "ε against server, public"
+
+    def test_ticks_do_not_run_into_one_another(self) -> None:
+        frame = runs([("PlainSum", str(e), e, 0.5) for e in (6000.0, 6551.0, 6632.0, 65814.0)])
+        (axes,) = trade_off(frame, "epsilon", "accuracy").axes
+        assert axes.get_xticks().tolist() == [6000.0, 65814.0]
+
+    def test_long_names_stand_upright_in_a_taller_figure(self) -> None:
+        short, long = (trade_off(TWO.assign(label=TWO["label"] + "x" * n), "label", "accuracy") for n in (0, 40))
+        assert long.axes[0].get_xticklabels()[0].get_rotation() == 90
+        assert long.get_figheight() > short.get_figheight() + 2
+
+    def test_what_is_drawn_upwards_is_a_number(self) -> None:
+        with pytest.raises(ConfigurationError, match=r"column of numbers.*'label'"):
+            trade_off(TWO, "epsilon", "label")
+
     def test_a_wide_range_is_logarithmic(self) -> None:
         frame = runs([("PlainSum", str(e), e, 0.5) for e in (0.1, 1.0, 10.0, np.inf)])
         (axes,) = trade_off(frame, "epsilon", "accuracy").axes
@@ -86,10 +108,11 @@ class TestTradeOff:
         assert (mean, half) == ([0.5, 0.9], [0.0, 0.0])
 
     def test_seeds_that_differ_in_x_are_one_point(self) -> None:
+        """At the largest ε: a mean of guarantees is none."""
         frame = runs([("PlainSum", "a", 1.0, 0.5), ("PlainSum", "a", 1.2, 0.7)])
         (axes,) = trade_off(frame, "epsilon", "accuracy").axes
         ((x, mean, half),) = bars_of(axes)
-        assert (x, mean) == (pytest.approx([1.1]), pytest.approx([0.6]))
+        assert (x, mean) == (pytest.approx([1.2]), pytest.approx([0.6]))
         assert half == pytest.approx([half_width([0.5, 0.7])])
 
     def test_many_values_have_few_ticks(self) -> None:
@@ -142,6 +165,14 @@ class TestCurves:
             for step in (1, 2, 3)
         ]
         return pd.DataFrame(rows)
+
+    def test_many_lines_differ_and_their_legend_stands_beside_them(self, rounds: pd.DataFrame) -> None:
+        many = pd.concat([rounds.assign(label=rounds["label"] + str(i)) for i in range(6)])
+        figure = curves(many, "accuracy")
+        (axes,) = figure.axes
+        assert len({(line.get_color(), line.get_linestyle()) for line in axes.lines}) == 12
+        figure.canvas.draw()
+        assert axes.get_legend().get_window_extent().x0 >= axes.get_window_extent().x1
 
     def test_mean_and_band(self, rounds: pd.DataFrame) -> None:
         (axes,) = curves(rounds, "accuracy").axes

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from fedpriv.errors import ConfigurationError
 from fedpriv.report.tables import half_width, latex, number, over_seeds, text
 
 
@@ -87,9 +88,15 @@ class TestOverSeeds:
         assert table["accuracy"].tolist() == [0.0, 1.0]
 
     def test_chosen_columns(self) -> None:
-        table = over_seeds(runs(accuracy=[0.5, 0.7], loss=[1.0, 3.0]), ["loss", "unknown"])
+        table = over_seeds(runs(accuracy=[0.5, 0.7], loss=[1.0, 3.0]), ["loss"])
         assert table["loss"].tolist() == [2.0]
         assert "accuracy" not in table
+        assert over_seeds(runs(accuracy=[0.5, 0.7], loss=[1.0, 3.0]), "loss").equals(table)
+
+    @pytest.mark.parametrize("name", ["acuracy", "label"])
+    def test_a_column_without_numbers_is_not_left_out_in_silence(self, name: str) -> None:
+        with pytest.raises(ConfigurationError, match=f"columns of numbers are .*accuracy.*Got '{name}'"):
+            over_seeds(runs(accuracy=[0.5, 0.7]), [name])
 
     def test_a_refused_seed_is_not_counted(self) -> None:
         table = over_seeds(runs(accuracy=[0.5, np.nan, 0.7], refused=["", "Because.", ""]))
@@ -109,6 +116,16 @@ class TestText:
         assert lines[0] == "label         bytes  accuracy"
         assert lines[2] == "PlainSum         12       0.5"
         assert lines[3] == "CKKS      1,234,567         –"
+
+    def test_names_wider_than_their_columns_are_broken(self) -> None:
+        table = pd.DataFrame({"label": ["CKKS"], "client_bytes_up": [1234], "client, ms": [2.5], "": ["x"]})
+        assert text(table).splitlines() == [
+            "       client_",
+            "        bytes_  client,",
+            "label       up       ms",
+            "─────  ───────  ───────  ─",
+            "CKKS     1,234      2.5  x",
+        ]
 
     def test_long_words_are_cut_and_say_so(self) -> None:
         assert text(pd.DataFrame({"refused": ["x" * 100]}), max_width=10).splitlines()[-1] == "x" * 9 + "…"
@@ -136,3 +153,23 @@ class TestLatex:
         assert r"b & 2 & -- \\" in written
         assert written.count("{") == written.count("}")
         assert re.findall(r"\\(\w+rule)", written) == ["toprule", "midrule", "bottomrule"]
+
+
+class TestEpsilonOverSeeds:
+    def test_the_largest_and_not_the_mean(self) -> None:
+        """Realised participations differ by seed; a mean of guarantees is none."""
+        frame = runs(accuracy=[0.5, 0.7], epsilon=[1.0, 3.0], epsilon_server=[2.0, np.inf], observer=["public"] * 2)
+        table = over_seeds(frame)
+        assert table["epsilon"].tolist() == [3.0]
+        assert np.isinf(table["epsilon_server"]).all()
+        assert "observer" not in table
+
+    def test_different_observers_are_named(self) -> None:
+        frame = runs(label=["a", "b"], epsilon=[1.0, 3.0], observer=["public", "server"])
+        table = over_seeds(frame, ["epsilon"])
+        assert table["observer"].tolist() == ["public", "server"]
+        assert list(table.columns).index("observer") == list(table.columns).index("epsilon") + 1
+
+    def test_different_deltas_are_named(self) -> None:
+        frame = runs(label=["a", "b"], epsilon=[1.0, 3.0], observer=["public"] * 2, delta=[1e-5, 1e-6])
+        assert over_seeds(frame, ["epsilon"])["delta"].tolist() == [1e-5, 1e-6]

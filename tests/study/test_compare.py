@@ -92,6 +92,46 @@ class TestGrid:
             fp.grid(planned(), **axes)
 
 
+class TestMistakes:
+    """What a newcomer gets wrong is said in the terms of the call, not of what it broke inside."""
+
+    @pytest.mark.parametrize("call", [fp.run, fp.rounds])
+    def test_a_plan_before_the_federation(self, call: Any, federation: Any, planned: Make) -> None:
+        with pytest.raises(ConfigurationError, match=r"federation first.*'Federation'"):
+            list(call(planned(), federation, seed=0))
+
+    def test_many_plans_in_one_run(self, federation: Any, planned: Make) -> None:
+        with pytest.raises(ConfigurationError, match=r"fp\.compare"):
+            fp.run(federation, {"a": planned()}, seed=0)  # type: ignore[arg-type]
+
+    def test_no_federation(self, planned: Make) -> None:
+        with pytest.raises(ConfigurationError, match=r"'list'.*fp\.data\.federate"):
+            fp.run([1, 2], planned(), seed=0)  # type: ignore[arg-type]
+        with pytest.raises(ConfigurationError, match="'NoneType'"):
+            compared(lambda seed: None, {"a": planned()})
+        with pytest.raises(ConfigurationError, match=r"'Plan'.*fp\.compare"):
+            compared(planned(), {"a": planned()})
+
+    def test_no_plan(self, federation: Any, planned: Make) -> None:
+        with pytest.raises(ConfigurationError, match=r"{'a': 'str'}"):
+            compared(federation, {"a": "plan"})
+        with pytest.raises(ConfigurationError, match=r"one plan.*'dict'"):
+            fp.grid({"a": planned()}, rounds=[1, 2])  # type: ignore[arg-type]
+
+    def test_one_seed_instead_of_a_list(self, federation: Any, planned: Make) -> None:
+        with pytest.raises(ConfigurationError, match=r"Give seeds=\[3\]"):
+            compared(federation, {"a": planned()}, seeds=3)
+
+    def test_nothing_runs_where_a_later_plan_is_refused(
+        self, federation: Any, planned: Make, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        ran: list[int] = []
+        monkeypatch.setattr("fedpriv.study.comparison.run", lambda *_, **__: ran.append(1))
+        with pytest.raises(PlanError, match="min_cohort"):
+            compared(federation, {"a": planned(), "b": planned(aggregation=fp.SecureAggregation(min_cohort=9))})
+        assert not ran
+
+
 class TestCompare:
     def test_one_tidy_row_a_run(self, federation: Any, planned: Make) -> None:
         study = compared(federation, fp.grid(planned(), mechanism=[fp.NoDP(), NOISED]), seeds=[3, 5, 9])

@@ -134,3 +134,8 @@ def test_the_variance_of_central_noise() -> None:
     assert not accepted(2 / 3 * sigma)
     assert not accepted(3 / 2 * sigma)
     assert stats.kstest(noise / sigma, "norm").pvalue > 1e-6
+
+
+def test_vectors_of_different_lengths() -> None:
+    with pytest.raises(DataError, match="one length"):
+        fp.private_mean([[1.0, 2.0], [3.0]], seed=0)

@@ -27,7 +27,8 @@ class TestExplain:
     def test_it_says_integers_bytes_threshold_and_who_learns_what(self, federation: Any, planned: Make) -> None:
         plan = planned(mechanism=fp.NoDP(bits=8), aggregation=fp.SecureAggregation(corrupt=0.1, dropout=0.2))
         resolved = plan.resolve(federation)
-        text = resolved.explain()
+        assert max(map(len, resolved.explain().splitlines())) <= 118  # it fits a terminal
+        text = " ".join(resolved.explain().split())
         assert "8 clients with 4 to 7 examples, 3 classes" in text
         assert "2 rounds, 8 clients expected in each, at most 8; logistic, 15 parameters" in text
         assert "16 coordinates" in text
@@ -49,6 +50,13 @@ class TestExplain:
         assert re.search(r"server +ciphertexts, cohort, exact sum, final model, round models, survivors", text)
         assert re.search(r"public +final model", text)
         assert "Bonawitz et al. 2017" in text
+
+    def test_plan_and_resolution_show_themselves_briefly(self, federation: Any, planned: Make) -> None:
+        plan = planned(aggregation=fp.SecureAggregation())
+        assert " at 0x" not in repr(plan)
+        assert "model=fedpriv.learning.models.logistic, client=LocalSGD(" in repr(plan)
+        shown = repr(plan.resolve(federation))
+        assert shown.startswith("Resolved(blobs, 8 clients, SecureAggregation, NoDP, 15 parameters")
 
     def test_it_says_sigma_and_epsilon_per_observer(self, federation: Any, planned: Make) -> None:
         mechanism = fp.CentralGaussian(clip_norm=0.5, noise_multiplier=2.0)

@@ -41,21 +41,26 @@ class SecureAggregation:
     never both.
 
     Ideal functionality: from the vectors of the clients that reach the stage *masked-input* (U3), the server gets their
-    sum mod 2^b, U3 and the sets of clients of every other stage; clients get the roster and U3, on a regular graph
-    their neighbours' part of them. It aborts where fewer than ``min_cohort`` clients advertise; where fewer than
+    sum mod 2^b, U3 and the sets of clients of every other stage; clients get U1, U2 and U3, on a regular graph their
+    neighbours' part of U2 and U3. It aborts where fewer than ``min_cohort`` clients advertise; where fewer than
     ``parameters(n).least`` advertise, share keys or upload; where fewer than t, of all or of one client's neighbours,
     are left at any stage; and wherever a corrupt party departs from the protocol in a way that is noticed.
+
+    Beyond the papers, clients send a commitment to the seed of their own mask (a key that HKDF derives from it), all
+    keys are bound to the transcript, and the server checks what it reconstructs: a wrong share is an error, not a wrong
+    sum.
 
     Three modes:
 
     *Honest-but-curious, complete graph.* Server and clients follow the protocol; the server and up to c = ⌈corrupt · n⌉
-    clients pool what they see. Theorem 6.3 of Bonawitz et al., for t > c. Losses may be chosen by the adversary.
+    clients pool what they see. Bonawitz et al., section 6, honest-but-curious server, for t > c. The adversary may
+    choose who is lost.
 
     *Malicious, complete graph.* The server and up to c clients do anything. Every client's Ed25519 identity is
     registered before the session; advertisements are signed over T0; no share is revealed before t clients have signed
-    T1, U2 and U3; 2t > n + c. Bonawitz et al., Figure 4 with its underlined parts and Section 6.2, in the random oracle
-    model, where HKDF-SHA256 with AES-256-CTR stands for the oracle. The adversary can end any attempt, and choose U3
-    among the sets of at least max(t, min_cohort) clients.
+    T1, U2 and U3; 2t > n + c. Bonawitz et al., Figure 4 with the parts that it underlines and section 6, active
+    adversaries, in the random oracle model, where HKDF-SHA256 with AES-256-CTR stands for the oracle. The adversary can
+    end any attempt, and choose U3 among the sets of at least max(t, min_cohort) clients.
 
     *Honest-but-curious, regular graph.* As the first, with masks and shares among k neighbours in a randomly relabelled
     Harary graph: Bell et al., Section 3, with the criteria of
@@ -70,23 +75,24 @@ class SecureAggregation:
         session, and envelopes made for another roster, context or configuration, are refused before a masked vector is
         sent.
     Assumes: at most c of the invited are corrupt, fixed before the session. Stages are synchronous: who is late is
-        lost. X25519 with HKDF-SHA256 is a secure key agreement, AES-256-GCM a secure authenticated encryption,
-        AES-256-CTR a pseudorandom generator; the operating system's generator is good. Honest-but-curious: every party
-        follows the protocol, and channels between each client and the server are authenticated. Malicious: identities
-        are registered by a party that is not the adversary, Ed25519 is unforgeable; channels need no authentication.
+        lost. Channels between each client and the server are authenticated and confidential: whoever reads all of them
+        sees what the server sees, the sum included. X25519 with HKDF-SHA256 is a secure key agreement, HKDF-SHA256 a
+        pseudorandom function, AES-256-GCM a secure authenticated encryption, AES-256-CTR a pseudorandom generator; the
+        operating system's generator is good. Honest-but-curious: every party follows the protocol. Malicious:
+        identities are registered by a party that is not the adversary, and Ed25519 is unforgeable.
     Does not hide: who takes part, who is lost and when; the sum itself, from which much can follow (add differential
         privacy). No client is kept from sending a wrong vector: a corrupt client's input changes the sum by any vector
         mod 2^b of its choice, once, and nobody else's share of it. An honest-but-curious mode claims nothing against a
         server that lies about the survivors or substitutes keys.
     Reference: Bonawitz et al. 2017, "Practical Secure Aggregation for Privacy-Preserving Machine Learning", CCS,
-        Figure 4 and Section 6; Bell et al. 2020, "Secure Single-Server Aggregation with (Poly)Logarithmic Overhead",
+        Figure 4 and section 6; Bell et al. 2020, "Secure Single-Server Aggregation with (Poly)Logarithmic Overhead",
         CCS, Section 3.
 
     Args:
         adversary: ``"honest-but-curious"`` or ``"malicious"``.
         corrupt: the share of the invited clients that may collude with the server, in [0, 1).
         dropout: the share of the invited clients whose loss an attempt is sure (on a regular graph: almost sure) to
-            survive, in [0, 1). On a regular graph no attempt survives more.
+            survive, in [0, 1). On a regular graph no attempt survives more before the upload.
         min_cohort: the fewest clients that a sum may cover, ≥ 2.
         graph: ``"complete"``, ``"regular"`` (honest-but-curious only), or ``"auto"``: regular from 200 invited clients
             on, where its degree is below n / 2; complete otherwise, and always against a malicious server.
@@ -145,16 +151,17 @@ class SecureAggregation:
         if self.adversary == "malicious":
             trust = (
                 "Clients' Ed25519 identities are registered by a party that is not the adversary.",
+                "Channels between each client and the server are authenticated and confidential.",
                 "HKDF-SHA256 with AES-256-CTR behaves as a random oracle; X25519, AES-256-GCM and Ed25519 are secure.",
             )
-            reference = "Bonawitz et al. 2017, Figure 4 and Section 6.2"
+            reference = "Bonawitz et al. 2017, Figure 4 (active adversaries) and section 6"
         else:
             trust = (
                 "Server and clients follow the protocol.",
-                "Channels between each client and the server are authenticated.",
+                "Channels between each client and the server are authenticated and confidential.",
                 "X25519 with HKDF-SHA256, AES-256-GCM and AES-256-CTR are secure.",
             )
-            reference = "Bonawitz et al. 2017, Figure 4 and Theorem 6.3"
+            reference = "Bonawitz et al. 2017, Figure 4 and section 6"
             if self.graph != "complete":
                 large = "" if self.graph == "regular" else "With 200 clients or more, by default: "
                 trust += (f"{large}Corruption and losses do not depend on the graph of neighbours.",)
