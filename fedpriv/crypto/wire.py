@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import TypeAlias
 
 import numpy as np
@@ -187,62 +187,29 @@ def unpack_bits(data: bytes | memoryview, count: int, bits: int, dtype: npt.DTyp
         MalformedMessage: a wrong length, or padding that is not zero.
     """
     kind = word_type(bits)
-    body, rest = _parted(data, count, bits)
-    if rest is None:
-        return body.astype(dtype, copy=False)
-    values = np.empty(count, dtype=kind)
-    for _ in _values(body, bits, values[: count - len(rest)].reshape(8 * kind.itemsize, -1)):
-        pass
-    values[count - len(rest) :] = rest
-    return values.astype(dtype, copy=False)
-
-
-def add_bits(target: Words, data: bytes | memoryview, bits: int) -> None:
-    """Add packed integers to ``[n]`` words of ``word_type(bits)`` in place; the vector is never held unpacked.
-
-    Raises:
-        MalformedMessage: as :func:`unpack_bits`; the target is then as it was.
-    """
-    body, rest = _parted(data, len(target), bits)
-    if rest is None:
-        target += body
-        return
-    sums = target[: len(target) - len(rest)].reshape(8 * body.itemsize, -1)
-    for row, value in enumerate(_values(body, bits, np.empty((1, body.shape[1]), dtype=body.dtype))):
-        np.add(sums[row], value, out=sums[row])
-    target[len(target) - len(rest) :] += rest.astype(target.dtype)
-
-
-def _parted(data: bytes | memoryview, count: int, bits: int) -> tuple[Words, Words | None]:
-    """The blocks as ``[bits, blocks]`` words, and what is left over; or all values, and None, where none is packed."""
-    kind = word_type(bits)
-    width = kind.itemsize * 8
     if len(data) != packed_size(count, bits):
         raise _badly_packed(f"{len(data)} bytes for {count} integers of {bits} bits")
-    if bits == width:
-        return np.frombuffer(data, dtype=kind), None
-    blocks = count // width
-    words = np.frombuffer(data, dtype=kind, count=bits * blocks).reshape(bits, blocks)
-    over = count % width
-    rest = unpack_rows(memoryview(data)[words.nbytes :], over, bits)[0] if over else np.empty(0, dtype=kind)
-    return words, rest
-
-
-def _values(words: Words, bits: int, out: Words) -> Iterator[Words]:
-    """Value i of every block, for each i; written to the rows of ``out`` in turn, again and again."""
-    kind = words.dtype
     width = kind.itemsize * 8
-    above = np.empty(words.shape[1], dtype=kind)
+    if bits == width:
+        return np.frombuffer(data, dtype=kind).astype(dtype, copy=False)
+    blocks = count // width
+    values = np.empty(count, dtype=kind)
+    rows = values[: width * blocks].reshape(width, blocks)
+    words = np.frombuffer(data, dtype=kind, count=bits * blocks).reshape(bits, blocks)
+    above = np.empty(blocks, dtype=kind)
     mask = kind.type((1 << bits) - 1)
     for row in range(width):
         word, offset = divmod(row * bits, width)
-        value = out[row % len(out)]
+        value = rows[row]
         np.right_shift(words[word], kind.type(offset), out=value)
         if offset + bits > width:
             np.left_shift(words[word + 1], kind.type(width - offset), out=above)
             np.bitwise_or(value, above, out=value)
         np.bitwise_and(value, mask, out=value)
-        yield value
+    if count % width:
+        rest = memoryview(data)[kind.itemsize * bits * blocks :]
+        values[width * blocks :] = unpack_rows(rest, count % width, bits)[0]
+    return values.astype(dtype, copy=False)
 
 
 def pack_rows(rows: Words, bits: int) -> npt.NDArray[np.uint8]:

@@ -31,18 +31,6 @@ def test_packing_is_exact_and_as_small_as_can_be(case: tuple[int, np.ndarray]) -
     assert np.array_equal(wire.unpack_bits(packed, len(values), bits, values.dtype), values)
 
 
-@given(ring_vectors(), st.integers(0, 2**32))
-def test_packed_integers_are_added_as_they_stand(case: tuple[int, np.ndarray], seed: int) -> None:
-    bits, values = case
-    target = np.frombuffer(np.random.default_rng(seed).bytes(values.nbytes), dtype=values.dtype).copy()
-    expected = target + values
-    wire.add_bits(target, wire.pack_bits(values, bits), bits)
-    assert np.array_equal(target, expected)
-    with pytest.raises(MalformedMessage):
-        wire.add_bits(target, wire.pack_bits(values, bits) + b"0", bits)
-    assert np.array_equal(target, expected)
-
-
 @given(ring_vectors())
 def test_what_is_above_the_ring_does_not_travel(case: tuple[int, np.ndarray]) -> None:
     bits, values = case
