@@ -6,6 +6,8 @@ server's ``unmask_stage`` runs as it is up to ``whole`` clients; above that its 
 is timed with the arguments it would have, and counted as often as it would be called. Seconds are processor time.
 """
 
+# mypy: disable-error-code="import-not-found"
+
 from __future__ import annotations
 
 import json
@@ -230,8 +232,8 @@ def whole(n: int, d: int, lost: int) -> float:
     started = time.process_time()
     total: Any = None
     for upload in uploads:
-        vector = [bytes_to_ndarray(part) for part in upload]
-        total = vector if total is None else parameters_addition(total, vector)
+        masked = [bytes_to_ndarray(part) for part in upload]
+        total = masked if total is None else parameters_addition(total, masked)
     state.aggregate_ndarrays = parameters_mod(total, MODULUS)
     if not workflow.unmask_stage(grid, context, state):
         raise RuntimeError("Flower halted the round.")
