@@ -315,6 +315,22 @@ def test_fewer_than_t_signatures_are_not() -> None:
         told(lambda world, made: passed(made, range(world.agreed.parameters.threshold - 1)))
 
 
+def test_a_server_does_not_pass_on_fewer() -> None:
+    world = World(8, corrupt=0.1, dropout=0.1, **SIGNED)
+    world.upload()
+    for message in world.server.step(m.SURVIVORS):
+        world.role(message.recipient).receive(message)
+    for role in world.roles[: world.agreed.parameters.threshold - 1]:
+        world.server.receive(role.step(m.CONSISTENCY)[0])
+    with pytest.raises(TooFewSurvivors):
+        world.server.step(m.SIGNATURES)
+
+
+def test_signatures_end_with_the_last() -> None:
+    with pytest.raises(MalformedMessage):
+        told(lambda world, made: passed(made, range(8)) + b"more")
+
+
 @pytest.mark.parametrize(
     "forge",
     [
@@ -340,6 +356,21 @@ def test_signatures_of_another_survivor_set_are_refused() -> None:
     made = {i: role.step(m.CONSISTENCY)[0].body[wire.TAG : -wire.DIGEST] for i, role in enumerate(world.roles)}
     with pytest.raises(AuthenticationFailed):
         world.say(0, m.SIGNATURES, passed(made, range(7)))
+
+
+@pytest.mark.parametrize(
+    ("sharers", "alive"), [([0, 1, 2, 3, 4, 5, 6], [0, 1, 2, 3, 4, 5, 6]), (range(8), [0, 1, 2, 3, 4, 5, 6])]
+)
+def test_a_statement_covers_both_survivor_sets(sharers: Sequence[int], alive: Sequence[int]) -> None:
+    """Of another U2, or another U3, there is another signature; of another roster, too."""
+    world = World(8, corrupt=0.1, dropout=0.1, **SIGNED)
+    world.upload()
+    roster = world.server._roster
+    own = m.survivor_statement(roster, range(8), range(8), 8)
+    assert m.survivor_statement(roster, sharers, alive, 8) != own
+    assert m.survivor_statement(roster, sharers, alive, 8) != m.survivor_statement(roster, range(7), range(6), 8)
+    assert m.survivor_statement(roster, range(7), range(7), 8) != m.survivor_statement(roster, range(8), range(7), 8)
+    assert m.survivor_statement(replace(roster, transcript=bytes(32)), range(8), range(8), 8) != own
 
 
 def test_a_signer_is_alive() -> None:

@@ -51,12 +51,20 @@ class Setting:
         ones = np.ones(LENGTH, dtype=np.int64)
         return perform(performed, self.session, carrier, lambda there: [(party, ones) for party in there], SERVER)
 
-    def expect(self, error: type[Exception], lost: Any) -> None:
-        """The real attempt and the ideal one end with it."""
+    def expect(self, error: type[Exception], lost: Any) -> set[str]:
+        """The real attempt and the ideal one end with it; the stages in which the server still spoke."""
+        spoken: set[str] = set()
+
+        def record(message: Message) -> Message:
+            if message.sender == SERVER:
+                spoken.add(message.stage)
+            return message
+
         with pytest.raises(error):
             self.deployment.contributors(self.session, {client(i): stage for i, stage in lost.items()})
         with pytest.raises(error):
-            self.run(lost)
+            self.run(lost, tamper=record)
+        return spoken
 
 
 def test_the_graph_is_regular_mutual_and_drawn_for_the_session_and_its_roster() -> None:
@@ -105,7 +113,9 @@ def test_a_client_that_loses_too_many_neighbours_ends_the_attempt(stage: str) ->
         holders = setting.reach().holders(one)
         spare = setting.parameters.degree - setting.parameters.threshold
         assert spare + 1 <= setting.parameters.dropouts  # so that the neighbourhood's bound is what is tested
-        setting.expect(TooFewSurvivors, dict.fromkeys(holders[: spare + 1], stage))
+        spoken = setting.expect(TooFewSurvivors, dict.fromkeys(holders[: spare + 1], stage))
+        server_stages = [m.ROSTER, m.ROUTE, m.SURVIVORS]
+        assert spoken == set(server_stages[: [m.SHARE, m.MASKED, m.UNMASK].index(stage) + 1])  # it looks by itself
         setting = Setting(80, description, context=bytes([one]))
         result = setting.run(dict.fromkeys(holders[:spare], stage))
         assert set(range(80)) - set(result.contributors) == (set() if stage == m.UNMASK else set(holders[:spare]))
@@ -116,7 +126,7 @@ def test_a_neighbourhood_may_be_too_small_from_the_start() -> None:
     setting = Setting()
     strict = replace(setting.parameters, threshold=setting.parameters.degree)
     setting.deployment._parameters = lambda session: strict
-    setting.expect(TooFewSurvivors, {7: m.ADVERTISE})
+    assert not setting.expect(TooFewSurvivors, {7: m.ADVERTISE})
     agreed = replace(setting.agreed, parameters=strict)
     advertised = {i: bytes([2 * i]) * 32 + bytes([2 * i + 1]) * 32 for i in range(1, N)}
     roster = m.FullRoster.of(agreed, advertised)
