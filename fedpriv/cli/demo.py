@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import fedpriv as fp
 from fedpriv.engine.explain import learns
-from fedpriv.report.saving import provenance, save
+from fedpriv.report.saving import check_replaceable, provenance, save
 from fedpriv.report.tables import latex, text
 from fedpriv.study.runs import per_round
 
@@ -47,6 +47,7 @@ def demo(out: str | Path, *, clients: int, rounds: int, seeds: int, say: Callabl
         say: where lines go.
     """
     started = time.perf_counter()
+    check_replaceable(out)
     federation = fp.data.digits(clients=clients, partition=fp.data.IID(), seed=0)
     plan = fp.Plan(
         model=fp.models.logistic,
@@ -118,7 +119,7 @@ def _compare_protocols(
                 "accuracy": summary["accuracy"],
                 "ε server": summary["epsilon_server"],
                 "ε authority": summary.get("epsilon_authority", float("nan")),
-                "ε client": summary["epsilon_participant"],
+                "ε participant": summary["epsilon_participant"],
                 "ε public": summary["epsilon_public"],
                 "sent, kB": costs["client_bytes_up"] / 1e3,
                 "received, kB": costs["client_bytes_down"] / 1e3,
