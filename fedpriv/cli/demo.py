@@ -57,16 +57,19 @@ def demo(out: str | Path, *, clients: int, rounds: int, seeds: int, say: Callabl
     )
     noise = {f"ε = {epsilon:g}": _private(epsilon) for epsilon in EPSILONS}
     say(f"fedpriv {fp.__version__}: {federation.name}, {clients} clients with {federation.sizes.mean():.0f} examples")
-    say(f"each, full participation, {rounds} rounds of logistic regression.\n")
+    say(f"each, full participation, logistic regression; rounds: {rounds}.\n")
 
     table, views = _compare_protocols(federation, plan, {"none": plan.mechanism, "ε = 2": noise["ε = 2"]})
     say("Who learns what of a round. Besides, whoever holds the exact sum adds the noise, if any, and releases the")
     say("mean to the server; server and clients see each round's model, the public sees the last one:\n")
     say(text(views, max_width=70))
     say(
-        "\nOne federation, four protocols. Bytes and seconds are measured in a real round, every message sent; the real"
+        "\nOne federation, four protocols. Bytes and milliseconds are measured in a real round, every message sent, and"
     )
-    say("round's model and the final model are the same under every protocol, bit for bit:\n")
+    say(
+        "averaged over the clients. The model is the same under every protocol, bit for bit, after that round and at the"
+    )
+    say("end:\n")
     say(text(table))
 
     study = fp.compare(
@@ -87,8 +90,8 @@ def demo(out: str | Path, *, clients: int, rounds: int, seeds: int, say: Callabl
 
 
 _CAPTION = (
-    "One federation under four protocols. Bytes and seconds per client and round are of one real round; accuracy and ε "
-    "are after the last round."
+    "One federation under four protocols. Bytes and milliseconds are of one real round, averaged over its clients; "
+    "accuracy and ε are after the last round."
 )
 
 
