@@ -64,12 +64,9 @@ def demo(out: str | Path, *, clients: int, rounds: int, seeds: int, say: Callabl
     say("mean to the server; server and clients see each round's model, the public sees the last one:\n")
     say(text(views, max_width=70))
     say(
-        "\nOne federation, four protocols. Bytes and milliseconds are measured in a real round, every message sent, and"
+        "\nOne federation, four protocols. Bytes and milliseconds are of a real round, every message sent, averaged over"
     )
-    say(
-        "averaged over the clients. The model is the same under every protocol, bit for bit, after that round and at the"
-    )
-    say("end:\n")
+    say("its clients. The model is the same under every protocol, bit for bit, after that round and at the end:\n")
     say(text(table))
 
     study = fp.compare(
