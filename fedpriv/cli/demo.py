@@ -63,10 +63,8 @@ def demo(out: str | Path, *, clients: int, rounds: int, seeds: int, say: Callabl
     say("Who learns what of a round. Besides, whoever holds the exact sum adds the noise, if any, and releases the")
     say("mean to the server; server and clients see each round's model, the public sees the last one:\n")
     say(text(views, max_width=70))
-    say(
-        "\nOne federation, four protocols. Bytes and milliseconds are of a real round, every message sent, averaged over"
-    )
-    say("its clients. The model is the same under every protocol, bit for bit, after that round and at the end:\n")
+    say("\nOne federation, four protocols. Bytes and milliseconds are of a real round, every message sent, averaged")
+    say("over its clients. The model is the same under every protocol, bit for bit, after that round and at the end:\n")
     say(text(table))
 
     study = fp.compare(
