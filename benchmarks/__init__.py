@@ -22,7 +22,7 @@ class Suite(Protocol):
         ...
 
 
-SUITES = ("aggregators",)
+SUITES = ("aggregators", "secagg", "secagg_large")
 
 
 def load(name: str) -> Suite:

@@ -24,6 +24,8 @@ PRIME = 65537
 LIMB_BITS = 16
 SHARE_BITS = 17
 """Bits of one limb's share: shares reach p − 1 = 2^16."""
+_PIECE = 1 << 18
+"""Multiplications in one product of matrices."""
 
 Field: TypeAlias = npt.NDArray[np.int64]
 """Elements of GF(p), each in [0, p)."""
@@ -69,12 +71,13 @@ def combine(points: Sequence[int], shares: Field, *, prime: int = PRIME) -> Fiel
         raise InvalidShare(
             "Each row of shares has its point.", value=(len(points), len(shares)), remedy="Start a new attempt."
         )
-    secrets: Field = _product(lagrange(tuple(points), prime)[None, :], np.asarray(shares, dtype=np.int64), prime)[0]
+    _check_exact(len(points), prime)
+    secrets: Field = np.einsum("i,ij->j", lagrange(tuple(points), prime), np.asarray(shares, dtype=np.int64)) % prime
     return secrets
 
 
 @lru_cache(maxsize=32)
-def lagrange(points: tuple[int, ...], prime: int = PRIME) -> npt.NDArray[np.float64]:
+def lagrange(points: tuple[int, ...], prime: int = PRIME) -> Field:
     """``[t]`` weights λ with f(0) = Σ λᵢ f(xᵢ) mod p for every polynomial f of degree below t; cached.
 
     Raises:
@@ -88,7 +91,7 @@ def lagrange(points: tuple[int, ...], prime: int = PRIME) -> npt.NDArray[np.floa
         above[others] = above[others] * point % prime
         below[others] = below[others] * ((point - x[others]) % prime) % prime
     inverse = np.array([pow(int(value), -1, prime) for value in below], dtype=np.int64)
-    weights = (above * inverse % prime).astype(np.float64)
+    weights: Field = above * inverse % prime
     weights.flags.writeable = False
     return weights
 
@@ -132,12 +135,26 @@ def unpack(data: bytes | memoryview, count: int) -> Field:
 
 
 def _product(left: npt.NDArray[np.float64], right: Field, prime: int) -> Field:
-    """Left times right, mod p. Every partial sum is an integer below 2^53, so float64 is exact in any order."""
-    if left.shape[1] * (prime - 1) ** 2 >= 2**53:
+    """Left times right, mod p. Every partial sum is an integer below 2^53, so float64 is exact in any order.
+
+    Piece by piece: a larger product would wake the BLAS's other threads, which then spin for milliseconds on cores that
+    other clients could use.
+    """
+    _check_exact(left.shape[1], prime)
+    product = np.empty((len(left), right.shape[1]), dtype=np.int64)
+    factor = right.astype(np.float64)
+    step = max(1, _PIECE // max(1, factor.size))
+    for start in range(0, len(left), step):
+        np.fmod(left[start : start + step] @ factor, prime, out=product[start : start + step], casting="unsafe")
+    return product
+
+
+def _check_exact(terms: int, prime: int) -> None:
+    """Raises ConfigurationError where a sum of so many products can reach 2^53."""
+    if terms * (prime - 1) ** 2 >= 2**53:
         raise ConfigurationError(
-            "Exact shares need t · (p − 1)² below 2^53.", value=(left.shape[1], prime), remedy="Use a smaller prime."
+            "Exact shares need t · (p − 1)² below 2^53.", value=(terms, prime), remedy="Use a smaller prime."
         )
-    return np.fmod(left @ right.astype(np.float64), prime).astype(np.int64)
 
 
 @lru_cache(maxsize=4)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from scipy.stats import chi2
 
 from fedpriv.aggregation import SecureAggregation, Session, Sum, Terms
-from fedpriv.aggregation.secagg import Client, Server
+from fedpriv.aggregation.secagg import Client, Server, SignedClient, SignedServer
 from fedpriv.aggregation.secagg import messages as m
-from fedpriv.crypto import agreement, shamir, wire
+from fedpriv.crypto import agreement, shamir, signing, wire
 from fedpriv.errors import (
     AuthenticationFailed,
     CohortTooSmall,
@@ -39,6 +39,7 @@ Payload = Callable[[bytes], bytes]
 
 N, LENGTH, BOUND = 6, 5, 100
 BITMAP = wire.packed_size(N, 1)
+IDENTITIES = [signing.SigningKey() for _ in range(12)]
 
 
 def agreed_on(
@@ -54,7 +55,8 @@ def agreed_on(
     domain = description.domain(sum_bound=n * bound, length=length, cohort=n)
     terms = Terms(length=length, input_bound=bound, cohort=n, domain=domain)
     session = Session(round=0, attempt=attempt, participants=tuple(range(n)), context=context)
-    return m.Agreed.on(terms, domain, description.parameters(n), session)  # type: ignore[arg-type]
+    identities = tuple(key.public for key in IDENTITIES[:n]) if description.adversary == "malicious" else ()
+    return m.Agreed.on(terms, domain, description.parameters(n), session, identities)  # type: ignore[arg-type]
 
 
 @dataclass
@@ -68,12 +70,17 @@ class Attempt:
     sent: list[Message] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.roles: dict[str, Any] = {party: Client(self.agreed, i) for i, party in enumerate(self.agreed.parties)}
-        self.roles[SERVER] = Server(self.agreed)
+        signed = bool(self.agreed.identities)
+        self.stages = m.SIGNED_STAGES if signed else m.STAGES
+        self.roles: dict[str, Any] = {
+            party: SignedClient(self.agreed, i, IDENTITIES[i]) if signed else Client(self.agreed, i)
+            for i, party in enumerate(self.agreed.parties)
+        }
+        self.roles[SERVER] = SignedServer(self.agreed) if signed else Server(self.agreed)
 
     def play(self) -> Sum:
         silent: set[str] = set()
-        for stage in m.STAGES:
+        for stage in self.stages:
             silent |= {client(i) for i, name in self.lost.items() if name == stage.name}
             for party in [SERVER] if stage.actor == SERVER else self.agreed.parties:
                 if party in silent:
@@ -114,10 +121,38 @@ def always(payload: bytes) -> Payload:
     return lambda _: payload
 
 
-def test_an_attempt_that_nobody_attacks() -> None:
-    result = Attempt(lost={2: m.MASKED}, agreed=agreed_on(n=12)).play()
-    assert result.contributors == tuple(i for i in range(12) if i != 2)
-    assert result.total.tolist() == [11] * LENGTH
+MODES: dict[str, dict[str, Any]] = {
+    "complete": {"n": 6},
+    "malicious": {"n": 6, "adversary": "malicious"},
+    "regular": {"n": 12, "graph": "regular", "corrupt": 0.0, "dropout": 0.1},
+}
+
+
+@pytest.mark.parametrize("stage", [m.ADVERTISE, m.SHARE, m.MASKED, m.CONSISTENCY, m.UNMASK])
+@pytest.mark.parametrize("mode", MODES)
+def test_an_attempt_that_nobody_attacks(mode: str, stage: str) -> None:
+    """Also with a client that is missing before share-keys: it is in no list, and nobody waits for it."""
+    agreed = agreed_on(**MODES[mode])
+    everybody = range(agreed.invited)
+    after = stage in (m.UNMASK, m.CONSISTENCY)
+    result = Attempt(lost={2: stage}, agreed=agreed).play()
+    there = tuple(everybody) if after or stage not in {s.name for s in m.SIGNED_STAGES} else tuple({*everybody} - {2})
+    assert result.contributors == there
+    assert result.total.tolist() == [len(there)] * LENGTH
+
+
+class Overlooking(Client):
+    """The weakened variant: it takes everybody of U1 to have shared keys, and masks with them."""
+
+    def _collect(self, payload: memoryview) -> None:
+        super()._collect(payload)
+        self._sharers = self._roster.members
+
+
+def test_a_client_missing_before_share_keys_ruins_the_sum_of_a_variant_that_overlooks_it() -> None:
+    attempt = Attempt(lost={2: m.SHARE}, agreed=agreed_on(length=64))
+    attempt.roles |= {party: Overlooking(attempt.agreed, i) for i, party in enumerate(attempt.agreed.parties)}
+    assert attempt.play().total.tolist() != [N - 1] * 64
 
 
 # --- shares and envelopes ---------------------------------------------------------------------------------------------
@@ -271,6 +306,53 @@ def test_an_inconsistent_model_gets_no_masked_vector() -> None:
     assert not attempt.uploaded()
 
 
+def test_an_inconsistent_model_goes_unnoticed_without_a_context() -> None:
+    """The weakened variant: T0 leaves the context out, and the sum of updates of two models comes out."""
+    here, there = agreed_on(), agreed_on(context=b"another model")
+    attempt = Attempt(agreed=here)
+    attempt.roles[client(0)] = Client(replace(there, transcript=here.transcript), 0)
+    assert attempt.play().total.tolist() == [N] * LENGTH
+
+
+class Reusing(Client):
+    """The weakened variant: keys and seed are the client's for good, and masks are bound to no session."""
+
+    def _advertise(self) -> list[Message]:
+        super()._advertise()
+        self._envelope_key, self._mask_key = (agreement.KeyPair(bytes([i, self._position]) * 16) for i in (1, 2))
+        self._seed = bytes([3, self._position]) * 16
+        self._advertised = self._envelope_key.public + self._mask_key.public
+        return [self.send(SERVER, m.ADVERTISE, self._advertised)]
+
+    def _meet(self, payload: memoryview) -> None:
+        super()._meet(payload)
+        if self.unbound:
+            self._roster = replace(self._roster, transcript=bytes(32))
+
+    unbound = True
+
+
+class Bound(Reusing):
+    """Keys are reused, but masks are derived from T1, as they are."""
+
+    unbound = False
+
+
+@pytest.mark.parametrize(("role", "repeats"), [(Reusing, True), (Bound, False), (Client, False)])
+def test_masks_used_twice_give_the_difference_of_inputs(role: type[Client], repeats: bool) -> None:
+    """Across attempts (another T0) with other inputs: y − y' = x − x' mod 2^b where masks repeat."""
+    vectors = []
+    for number in (0, 1):
+        attempt = Attempt(agreed=agreed_on(attempt=number, length=64), value=10 * number)
+        attempt.roles |= {party: role(attempt.agreed, i) for i, party in enumerate(attempt.agreed.parties)}
+        with contextlib.suppress(InvalidShare):  # commitments of the weakened variant are bound to no session either
+            attempt.play()
+        vectors.append(uploads(attempt))
+    modulus = 2**attempt.agreed.ring.bits
+    differences = [(second.astype(int) - first) % modulus for first, second in zip(*vectors, strict=True)]
+    assert [bool((difference == 10).all()) for difference in differences] == [repeats] * N
+
+
 # --- the dead ---------------------------------------------------------------------------------------------------------
 
 
@@ -333,6 +415,10 @@ def test_an_input_out_of_range_moves_the_sum_by_itself_only() -> None:
 
 def masked(attempt: Attempt) -> list[np.ndarray]:
     attempt.play()
+    return uploads(attempt)
+
+
+def uploads(attempt: Attempt) -> list[np.ndarray]:
     agreed = attempt.agreed
     return [
         wire.unpack_bits(message.body[wire.TAG : -wire.DIGEST], agreed.terms.length, agreed.ring.bits, agreed.word)
@@ -388,8 +474,8 @@ def test_a_mask_key_belongs_to_one_pair_ring_length_and_session() -> None:
     """The same shared secret gives other keys wherever anything differs, and the same one for either of the pair."""
     secret, keys = bytes(32), set()
     for agreed in (agreed_on(), agreed_on(length=LENGTH + 1), agreed_on(bound=10 * BOUND), agreed_on(attempt=1)):
-        advertised = {i: bytes([2 * i]) * agreement.KEY + bytes([2 * i + 1]) * agreement.KEY for i in range(N)}
-        roster = m.Roster.decode(agreed, m.Roster.encode(agreed, advertised))
+        advertised = {i: bytes([i]) * m.KEYS for i in range(N)}
+        roster = m.FullRoster.of(agreed, advertised)
         assert roster.pairwise_mask(agreed, 1, 2, secret) == roster.pairwise_mask(agreed, 2, 1, secret)
         keys |= {roster.pairwise_mask(agreed, 1, other, secret) for other in (2, 3)}
         keys |= {roster.self_mask(agreed, 1, secret), roster.commitment(1, secret)}
@@ -408,13 +494,16 @@ CHANNELS = [
     (m.ROUTE, SERVER, client(0)),
     (m.MASKED, client(0), SERVER),
     (m.SURVIVORS, SERVER, client(0)),
+    (m.CONSISTENCY, client(0), SERVER),
+    (m.SIGNATURES, SERVER, client(0)),
     (m.UNMASK, client(0), SERVER),
 ]
 
 
-@settings(max_examples=150)
+@pytest.mark.parametrize("mode", MODES)
+@settings(max_examples=100)
 @given(st.sampled_from(CHANNELS), st.data())
-def test_decoders_survive_any_payload(channel: tuple[str, str, str], data: st.DataObject) -> None:
+def test_decoders_survive_any_payload(mode: str, channel: tuple[str, str, str], data: st.DataObject) -> None:
     """A soundly framed payload of any bytes ends the attempt with an abort, or is a message like any other."""
 
     def change(payload: bytes) -> bytes:
@@ -430,4 +519,4 @@ def test_decoders_survive_any_payload(channel: tuple[str, str, str], data: st.Da
         return replaced(start, new)(payload)[: len(payload)]
 
     with contextlib.suppress(RoundAborted):
-        Attempt(changes={channel: change}, lost={4: m.MASKED}).play()
+        Attempt(changes={channel: change}, lost={4: m.MASKED}, agreed=agreed_on(**MODES[mode])).play()

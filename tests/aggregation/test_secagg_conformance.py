@@ -6,10 +6,26 @@ import pytest
 
 from fedpriv.aggregation import SecureAggregation, conformance
 
+BENCHES = {
+    "complete": conformance.Bench(aggregator=SecureAggregation(), cohorts=(4, 5, 8)),
+    "complete, many losses": conformance.Bench(
+        aggregator=SecureAggregation(corrupt=0.0, dropout=0.3), cohorts=(4, 5, 8)
+    ),
+    "malicious": conformance.Bench(aggregator=SecureAggregation(adversary="malicious"), cohorts=(4, 5, 8)),
+    # How long an opening of the roster is differs with the graph; the estimate is the mean of another one.
+    "regular": conformance.Bench(
+        aggregator=SecureAggregation(graph="regular", corrupt=0.03, dropout=0.03),
+        cohorts=(35, 40),
+        lengths=(7, 130),
+        flips=3,
+        bytes_tolerance=0.05,
+    ),
+}
 
-@pytest.fixture(scope="module", params=[SecureAggregation(), SecureAggregation(corrupt=0.0, dropout=0.3)], ids=repr)
+
+@pytest.fixture(scope="module", params=BENCHES)
 def bench(request: pytest.FixtureRequest) -> conformance.Bench:
-    return conformance.Bench(aggregator=request.param, cohorts=(4, 5, 8))
+    return BENCHES[request.param]
 
 
 @pytest.mark.conformance

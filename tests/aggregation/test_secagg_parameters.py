@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -28,21 +30,85 @@ from fedpriv.threat import Coalition, View
     ],
 )
 def test_thresholds_worked_by_hand(n: int, corrupt: float, dropout: float, c: int, f: int, t: int) -> None:
-    found = SecureAggregation(corrupt=corrupt, dropout=dropout).parameters(n)
+    found = SecureAggregation(corrupt=corrupt, dropout=dropout, graph="complete").parameters(n)
     assert (found.corrupt, found.dropouts, found.threshold) == (c, f, t)
 
 
-@given(st.integers(1, 2000), st.floats(0, 0.99), st.floats(0, 0.99), st.integers(2, 20))
-def test_what_holds_for_every_accepted_cohort(n: int, corrupt: float, dropout: float, min_cohort: int) -> None:
+@given(
+    st.integers(1, 2000),
+    st.floats(0, 0.99),
+    st.floats(0, 0.99),
+    st.integers(2, 20),
+    st.sampled_from(
+        [("honest-but-curious", graph) for graph in ("auto", "complete", "regular")] + [("malicious", "auto")]
+    ),
+)
+def test_what_holds_for_every_accepted_cohort(
+    n: int, corrupt: float, dropout: float, min_cohort: int, mode: tuple[Any, Any]
+) -> None:
+    adversary, graph = mode
+    description = SecureAggregation(
+        adversary=adversary, corrupt=corrupt, dropout=dropout, min_cohort=min_cohort, graph=graph
+    )
     try:
-        found = SecureAggregation(corrupt=corrupt, dropout=dropout, min_cohort=min_cohort).parameters(n)
+        found = description.parameters(n)
     except PlanError:
         return
-    assert found.threshold - found.corrupt >= 2
-    assert 2 <= found.threshold <= found.least <= n - found.dropouts
-    assert found.least >= min_cohort
     assert found.corrupt >= corrupt * n - 1e-6
     assert found.dropouts >= dropout * n - 1e-6
+    assert 2 <= found.threshold <= found.least <= n - found.dropouts
+    assert found.least >= min_cohort
+    assert found.least - found.corrupt >= 2
+    if found.graph == "complete":
+        assert found.degree == n - 1
+        assert found.threshold - found.corrupt >= 2
+        assert found.privacy_failure == found.correctness_failure == 0.0
+    else:
+        assert found.degree < n - 1
+        assert found.least == max(n - found.dropouts, min_cohort)
+        assert found.privacy_failure <= 2.0**-40
+        assert found.correctness_failure <= 2.0**-20
+    if adversary == "malicious":
+        assert found.graph == "complete"
+        assert 2 * found.threshold > n + found.corrupt
+
+
+def test_which_graph_is_taken() -> None:
+    """Regular from 200 invited clients on, where its degree is below n / 2; never against a malicious server."""
+    assert SecureAggregation().parameters(199).graph == "complete"
+    found = SecureAggregation().parameters(200)
+    assert (found.graph, found.degree, found.threshold, found.least) == ("regular", 34, 19, 180)  # facts of the finder
+    assert SecureAggregation(graph="complete").parameters(200).graph == "complete"
+    assert SecureAggregation(graph="regular").parameters(100).graph == "regular"
+    assert SecureAggregation(corrupt=0.33, dropout=0.33).parameters(200).graph == "complete"  # k = 122
+    assert SecureAggregation(adversary="malicious").parameters(1000).graph == "complete"
+    with pytest.raises(PlanError):
+        SecureAggregation(graph="regular", corrupt=0.5, dropout=0.45).parameters(200)
+
+
+@pytest.mark.parametrize(("n", "corrupt", "dropout"), [(10, 0.3, 0.4), (100, 0.33, 0.34), (4, 0.0, 0.5)])
+def test_a_malicious_server_leaves_room_for_fewer_losses(n: int, corrupt: float, dropout: float) -> None:
+    """2t > n + c and t ≤ n − f: refused with the remedy, where an honest-but-curious server is not."""
+    assert SecureAggregation(corrupt=corrupt, dropout=dropout, min_cohort=2).parameters(n).threshold == round(
+        n - dropout * n
+    )
+    with pytest.raises(PlanError, match=r"until c \+ 2f ≤ n − 2"):
+        SecureAggregation(adversary="malicious", corrupt=corrupt, dropout=dropout, min_cohort=2).parameters(n)
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"graph": "complete"}, {"graph": "regular"}, {"adversary": "malicious"}], ids=str
+)
+def test_costs_before_a_run(arguments: dict[str, Any]) -> None:
+    description = SecureAggregation(corrupt=0.05, dropout=0.05, **arguments)
+    found = description.parameters(100, length=1000, input_bound=300)
+    assert found == description.parameters(100)  # costs are a forecast, no part of what is agreed on
+    up, down = found.client_bytes
+    vector = 1000 * 16 // 8  # 100 · 300 < 2^15
+    assert vector + 96 * found.degree < up < vector + 200 * found.degree + 400
+    assert 96 * found.degree < down < 500 * found.degree + 600
+    assert 0 < found.seconds("client") < 10
+    assert 0 < found.seconds("server") < 100
 
 
 @pytest.mark.parametrize(
@@ -83,7 +149,8 @@ def terms(description: SecureAggregation, cohort: int) -> Terms:
 @pytest.mark.parametrize(
     "arguments",
     [
-        {"adversary": "malicious"},
+        {"adversary": "malicious", "graph": "regular"},
+        {"graph": "star"},
         {"adversary": "semi-malicious"},
         {"adversary": "benign"},
         {"corrupt": 1.0},

@@ -17,8 +17,6 @@ from fedpriv.errors import MalformedMessage, RoundAborted, TooFewSurvivors, Unex
 from fedpriv.network import Message, Network, Wire
 from fedpriv.threat import SERVER, client
 
-CLIENT_STAGES = [m.ADVERTISE, m.SHARE, m.MASKED, m.UNMASK]
-
 
 def attempt(action: Any) -> Any:
     try:
@@ -28,21 +26,45 @@ def attempt(action: Any) -> Any:
     return result.contributors, result.total.tolist()
 
 
-@settings(max_examples=60)
+MODES = {
+    "complete": (4, 9, [SecureAggregation(), SecureAggregation(corrupt=0.0, dropout=0.5, min_cohort=2)]),
+    "malicious": (
+        4,
+        9,
+        [
+            SecureAggregation(adversary="malicious"),
+            SecureAggregation(adversary="malicious", corrupt=0.0, dropout=0.25, min_cohort=2),
+        ],
+    ),
+    "regular": (
+        24,
+        32,
+        [
+            SecureAggregation(graph="regular", corrupt=0.0, dropout=0.25),
+            SecureAggregation(graph="regular", corrupt=0.04, dropout=0.1, min_cohort=20),
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize("mode", MODES)
+@settings(max_examples=40)
 @given(st.data())
-def test_any_losses_give_the_ideal_sum_or_the_ideal_abort(data: st.DataObject) -> None:
-    n = data.draw(st.integers(4, 9))
+def test_any_losses_give_the_ideal_sum_or_the_ideal_abort(mode: str, data: st.DataObject) -> None:
+    fewest, most, descriptions = MODES[mode]
+    n = data.draw(st.integers(fewest, most))
     length = data.draw(st.integers(1, 70))
     bits = data.draw(st.integers(2, 56))
-    description = data.draw(
-        st.sampled_from([SecureAggregation(), SecureAggregation(corrupt=0.0, dropout=0.5, min_cohort=2)])
-    )
+    description = data.draw(st.sampled_from(descriptions))
     bound = 2 ** (bits - 1) - 1
     domain = description.domain(sum_bound=n * bound, length=length, cohort=n)
     terms = Terms(length=length, input_bound=bound, cohort=n, domain=domain)
-    lost = data.draw(st.dictionaries(st.integers(0, n - 1), st.sampled_from([stage.name for stage in m.STAGES])))
+    stages = [stage.name for stage in description.deploy(terms).stages]
+    most_lost = data.draw(st.sampled_from([2, n]))
+    lost = data.draw(st.dictionaries(st.integers(0, n - 1), st.sampled_from(stages), max_size=most_lost))
     schedule = {client(5 * i): stage for i, stage in lost.items()}
-    session = Session(round=3, attempt=1, participants=tuple(5 * i for i in range(n)), context=b"context")
+    context = data.draw(st.binary(max_size=4))  # another graph
+    session = Session(round=3, attempt=1, participants=tuple(5 * i for i in range(n)), context=context)
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32)))
     vectors = {party: rng.integers(-bound, bound, length, endpoint=True) for party in session.parties}
     extreme = data.draw(st.sampled_from([None, bound, -bound]))

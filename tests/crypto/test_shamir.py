@@ -140,3 +140,11 @@ def test_values_outside_the_field_are_refused() -> None:
 def test_a_limb_of_two_to_the_sixteen_is_no_secret() -> None:
     with pytest.raises(InvalidShare):
         shamir.from_limbs(np.array([65536]))
+
+
+def test_products_in_pieces_equal_the_product_in_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    words = np.random.default_rng(0).bytes(4 * 6 * 3)
+    options = {"threshold": 7, "points": range(1, 12), "randomness": lambda size: words[:size]}
+    whole = shamir.split(np.array([1, 2, 3]), **options)
+    monkeypatch.setattr(shamir, "_PIECE", 50)
+    assert np.array_equal(shamir.split(np.array([1, 2, 3]), **options), whole)

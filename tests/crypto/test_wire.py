@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -106,3 +107,19 @@ def test_a_sound_frame_of_another_conversation_is_named_as_such() -> None:
 def test_unframing_survives_any_bytes(data: bytes) -> None:
     with pytest.raises(FedprivError):
         wire.unframe(TAG, data)
+
+
+@pytest.mark.parametrize("bits", [5, 16, 20, 33])
+def test_the_packed_form_does_not_depend_on_the_words_in_which_values_are_held(bits: int) -> None:
+    values = np.random.default_rng(0).integers(0, 2**bits, 200, dtype=np.uint64)
+    packed = wire.pack_bits(values, bits)
+    assert packed == wire.pack_bits(values.astype(wire.word_type(bits)), bits)
+    assert np.array_equal(wire.unpack_bits(packed, 200, bits, np.uint64), values)
+
+
+def test_a_frame_of_many_pieces_has_the_checksum_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    payload = bytes(range(100))
+    whole = wire.frame(TAG, payload)
+    assert whole[-wire.DIGEST :] == AESGCM(TAG).encrypt(bytes(12), b"", payload)
+    monkeypatch.setattr(wire, "_MOST", 7)
+    assert wire.frame(TAG, payload) == whole

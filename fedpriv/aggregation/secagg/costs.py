@@ -10,39 +10,63 @@ import numpy as np
 from fedpriv.aggregation.protocol import Terms
 from fedpriv.aggregation.secagg import messages as m
 from fedpriv.aggregation.secagg.parameters import Parameters
+from fedpriv.aggregation.secagg.reach import drawn
 from fedpriv.aggregation.timing import cpu_seconds
-from fedpriv.crypto import agreement, envelope, prg, shamir, wire
+from fedpriv.crypto import agreement, envelope, merkle, prg, shamir, signing, wire
 from fedpriv.encoding import Ring
 from fedpriv.network import StageCost
 from fedpriv.threat import CLIENT, SERVER
 
 
-def estimate(terms: Terms, ring: Ring, parameters: Parameters) -> tuple[StageCost, ...]:
+def estimate(terms: Terms, ring: Ring, parameters: Parameters, *, signed: bool = False) -> tuple[StageCost, ...]:
     """One attempt with every invited client, in which nobody is lost."""
-    n = parameters.participants
+    n, k, t = parameters.participants, parameters.degree, parameters.threshold
+    whole = parameters.graph == "complete"
     bits = wire.packed_size(n, 1)
-    envelopes = m.ENVELOPE * (n - 1)
+    told = bits if whole else wire.packed_size(k + 1, 1)
+    held = n if whole else k  # shares that a client holds
+    advertised = m.KEYS + (signing.SIGNATURE if signed else 0)
+    opening = 0.0 if whole else _opening_bytes(n, k)
+    envelopes = m.ENVELOPE * k
     speed = _speed()
+    verify = _seconds_to_verify() if signed else 0.0
     mask = speed.mask_start + terms.length * _seconds_per_word(wire.word_type(ring.bits).itemsize)
     pack, unpack = _seconds_to_pack(ring.bits)
-    shares = _seconds_to_share(n, parameters.threshold)
-    open_shares = _seconds_to_open(n, parameters.threshold)
+    shares = _seconds_to_share(held, t)
+    open_shares = _seconds_to_open(held, t) if whole else n * _seconds_to_open(1, t) + n * k * _seconds_to_unpack()
+    sign = verify / 2  # half of a verification, about
+    confirmation = (
+        (
+            *_up(m.CONSISTENCY, n, signing.SIGNATURE, sign, n * verify),
+            *_down(m.SIGNATURES, n, bits + signing.SIGNATURE * t, t * verify, 0.0),
+        )
+        if signed
+        else ()
+    )
     return (
-        *_up(m.ADVERTISE, n, m.KEYS, 2 * speed.key_pair, 0.0),
-        *_down(m.ROSTER, n, bits + m.KEYS * n, 0.0, 0.0),
-        *_up(m.SHARE, n, agreement.KEY + envelopes, shares + (n - 1) * speed.to_seal, 0.0),
-        *_down(m.ROUTE, n, bits + envelopes, 0.0, 0.0),
+        *_up(m.ADVERTISE, n, advertised, 2 * speed.key_pair + (sign if signed else 0.0), n * verify),
+        *_down(m.ROSTER, n, bits + advertised * (k + 1) + opening, k * verify, 0.0),
+        *_up(m.SHARE, n, agreement.KEY + envelopes, shares + k * speed.to_seal, 0.0),
+        *_down(m.ROUTE, n, told + envelopes, 0.0, 0.0),
         *_up(
             m.MASKED,
             n,
             wire.packed_size(terms.length, ring.bits),
-            n * mask + (n - 1) * speed.to_open + terms.length * pack,
+            (k + 1) * mask + k * speed.to_open + terms.length * pack,
             n * terms.length * unpack,
         ),
-        *_down(m.SURVIVORS, n, bits, 0.0, 0.0),
-        *_up(m.UNMASK, n, m.SHARE_BYTES * n, 0.0, 0.0),
+        *_down(m.SURVIVORS, n, told, 0.0, 0.0),
+        *confirmation,
+        *_up(m.UNMASK, n, m.SHARE_BYTES * held, 0.0, 0.0),
         _row(m.RECONSTRUCT, SERVER, 1, cpu=open_shares + n * (mask + 2 * speed.derive)),
     )
+
+
+@lru_cache
+def _opening_bytes(n: int, k: int) -> float:
+    """The mean over the clients of one graph: how many hashes an opening needs varies with who the neighbours are."""
+    reach = drawn(n, k, b"estimate")
+    return sum(merkle.opening_size(n, reach.seats(position)) for position in range(n)) / n
 
 
 def _up(stage: str, n: int, payload: int, client_seconds: float, server_seconds: float) -> tuple[StageCost, StageCost]:
@@ -55,10 +79,10 @@ def _up(stage: str, n: int, payload: int, client_seconds: float, server_seconds:
 
 
 def _down(
-    stage: str, n: int, payload: int, client_seconds: float, server_seconds: float
+    stage: str, n: int, payload: float, client_seconds: float, server_seconds: float
 ) -> tuple[StageCost, StageCost]:
     """The server sends one message to each client."""
-    size = n * (wire.FRAME + payload)
+    size = round(n * (wire.FRAME + payload))
     return (
         _row(stage, CLIENT, n, received=size, cpu=n * client_seconds),
         _row(stage, SERVER, 1, messages=n, sent=size, cpu=server_seconds),
@@ -142,3 +166,17 @@ def _seconds_to_open(n: int, threshold: int) -> float:
     unpacked = cpu_seconds(lambda: shamir.unpack(answer, m.LIMBS), repeat=1)
     shares = np.zeros((threshold, n * m.LIMBS), dtype=np.int64)
     return 2 * n * unpacked + cpu_seconds(lambda: shamir.combine(range(1, threshold + 1), shares), repeat=1)
+
+
+@lru_cache(maxsize=1)
+def _seconds_to_unpack() -> float:
+    """One share."""
+    answers = bytes(64 * m.SHARE_BYTES)
+    return cpu_seconds(lambda: shamir.unpack(answers, m.LIMBS)) / 64
+
+
+@lru_cache(maxsize=1)
+def _seconds_to_verify() -> float:
+    key = signing.SigningKey()
+    signature = key.sign(bytes(32))
+    return cpu_seconds(lambda: signing.verify(key.public, signature, bytes(32)))
