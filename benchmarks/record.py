@@ -24,7 +24,7 @@ def environment(*, suite: str, quick: bool, seconds: float) -> dict[str, Any]:
         "quick": quick,
         "seconds": round(seconds, 1),
         **provenance(),
-        "platform": platform.platform(),
+        "platform": f"{platform.system()} {platform.machine()}",
         "cpu": cpu_model(),
         "cpus": os.cpu_count(),
         "commit": commit(),

@@ -18,7 +18,7 @@ import numpy as np
 
 from fedpriv.aggregation.homomorphic import HomomorphicDeployment, bounded, check_terms, client_bound
 from fedpriv.aggregation.homomorphic_costs import PROBES, Rates, Volume, measure, rows
-from fedpriv.aggregation.keys import KeyAuthority
+from fedpriv.aggregation.keys import KeyAuthority, check_keys
 from fedpriv.aggregation.protocol import Terms
 from fedpriv.crypto import lattice
 from fedpriv.crypto.lattice_noise import slot_error
@@ -63,6 +63,9 @@ class CKKS:
     """
 
     keys: KeyAuthority = field(default_factory=KeyAuthority)
+
+    def __post_init__(self) -> None:
+        check_keys(self.keys)
 
     @property
     def threat_model(self) -> ThreatModel:

@@ -128,3 +128,13 @@ class Decryptions:
     def failed(self, round: int) -> None:
         """A decryption of this round did not give a sum."""
         self._failed.add(round)
+
+
+def check_keys(keys: object) -> None:
+    """Raises ConfigurationError unless this says who holds the secret key."""
+    if not isinstance(keys, KeyAuthority):
+        raise ConfigurationError(
+            "keys says who holds the secret key.",
+            value=keys.__name__ if isinstance(keys, type) else type(keys).__name__,
+            remedy="Give an instance: keys=KeyAuthority().",
+        )

@@ -22,7 +22,7 @@ import numpy as np
 
 from fedpriv.aggregation.homomorphic import HomomorphicDeployment, bounded, check_terms, client_bound
 from fedpriv.aggregation.homomorphic_costs import PROBES, Rates, Volume, measure, rows
-from fedpriv.aggregation.keys import KeyAuthority
+from fedpriv.aggregation.keys import KeyAuthority, check_keys
 from fedpriv.aggregation.protocol import Terms
 from fedpriv.crypto import paillier
 from fedpriv.encoding import Bounded, Domain, Integers
@@ -65,6 +65,7 @@ class Paillier:
     key_bits: int = 3072
 
     def __post_init__(self) -> None:
+        check_keys(self.keys)
         paillier.check_key_bits(self.key_bits)
 
     @property

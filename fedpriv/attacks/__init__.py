@@ -1,1 +1,1 @@
-"""What an observer can do with what it saw. Empty until its issue; the ledger and the views are its inputs."""
+"""What an observer can do with what it saw. No attack is built yet; README says what is."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import fedpriv as fp
 from fedpriv.engine.explain import learns
-from fedpriv.report.saving import provenance, save
+from fedpriv.report.saving import check_replaceable, provenance, save
 from fedpriv.report.tables import latex, text
 from fedpriv.study.runs import per_round
 
@@ -47,6 +47,7 @@ def demo(out: str | Path, *, clients: int, rounds: int, seeds: int, say: Callabl
         say: where lines go.
     """
     started = time.perf_counter()
+    check_replaceable(out)
     federation = fp.data.digits(clients=clients, partition=fp.data.IID(), seed=0)
     plan = fp.Plan(
         model=fp.models.logistic,
@@ -56,16 +57,14 @@ def demo(out: str | Path, *, clients: int, rounds: int, seeds: int, say: Callabl
     )
     noise = {f"ε = {epsilon:g}": _private(epsilon) for epsilon in EPSILONS}
     say(f"fedpriv {fp.__version__}: {federation.name}, {clients} clients with {federation.sizes.mean():.0f} examples")
-    say(f"each, full participation, {rounds} rounds of logistic regression.\n")
+    say(f"each, full participation, logistic regression; rounds: {rounds}.\n")
 
     table, views = _compare_protocols(federation, plan, {"none": plan.mechanism, "ε = 2": noise["ε = 2"]})
     say("Who learns what of a round. Besides, whoever holds the exact sum adds the noise, if any, and releases the")
     say("mean to the server; server and clients see each round's model, the public sees the last one:\n")
     say(text(views, max_width=70))
-    say(
-        "\nOne federation, four protocols. Bytes and seconds are measured in a real round, every message sent; the real"
-    )
-    say("round's model and the final model are the same under every protocol, bit for bit:\n")
+    say("\nOne federation, four protocols. Bytes and milliseconds are of a real round, every message sent, averaged")
+    say("over its clients. The model is the same under every protocol, bit for bit, after that round and at the end:\n")
     say(text(table))
 
     study = fp.compare(
@@ -86,8 +85,8 @@ def demo(out: str | Path, *, clients: int, rounds: int, seeds: int, say: Callabl
 
 
 _CAPTION = (
-    "One federation under four protocols. Bytes and seconds per client and round are of one real round; accuracy and ε "
-    "are after the last round."
+    "One federation under four protocols. Bytes and milliseconds are of one real round, averaged over its clients; "
+    "accuracy and ε are after the last round."
 )
 
 
@@ -118,7 +117,7 @@ def _compare_protocols(
                 "accuracy": summary["accuracy"],
                 "ε server": summary["epsilon_server"],
                 "ε authority": summary.get("epsilon_authority", float("nan")),
-                "ε client": summary["epsilon_participant"],
+                "ε participant": summary["epsilon_participant"],
                 "ε public": summary["epsilon_public"],
                 "sent, kB": costs["client_bytes_up"] / 1e3,
                 "received, kB": costs["client_bytes_down"] / 1e3,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import runpy
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _OPTIONAL = ("noise", "observer", "delta", "evaluate_every", "on_invalid")
+_NAMES = ("federation", "plan", "plans", "seeds", "ideal", "x", "y", *_OPTIONAL)
 _SHOWN = (
     "accuracy",
     "epsilon",
@@ -65,6 +67,12 @@ def load(path: str) -> StudyFile:
             value=f"{path} lacks {', '.join(missing)}",
             remedy="See `fedpriv run --help`.",
         )
+    for name in [name for name in names if not name.startswith("_") and name not in _NAMES]:
+        meant = get_close_matches(name, _NAMES, n=1, cutoff=0.85)
+        if meant and not callable(names[name]):
+            raise ConfigurationError(
+                "A study's options are told by their names.", value=name, remedy=f"Write {meant[0]}, or rename it."
+            )
     plans = names["plans"]
     if isinstance(plans, Plan):
         plans = {"plan": plans}

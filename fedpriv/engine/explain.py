@@ -62,7 +62,7 @@ def explain(resolved: Resolved) -> str:
         f"Plan         {plan.rounds} rounds, {cohort:g} clients expected in each, at most {terms.cohort}; {name}, "
         f"{resolved.parameters:,} parameters",
         f"Integers     {terms.length:,} coordinates on a grid of {spec.codec.step:.3g}, |input| ≤ "
-        f"{terms.input_bound:,}; sums in {terms.domain.name}, and none wraps",
+        f"{terms.input_bound:,}; sums: {terms.domain.name}, none wraps",
         f"Aggregation  {_name(plan.aggregation)}: {_threshold(resolved)}",
         *_costs(resolved),
         *_privacy(resolved),

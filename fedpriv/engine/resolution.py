@@ -13,7 +13,7 @@ from fedpriv.encoding import Bounded, Ring, check_sum_bound
 from fedpriv.engine.plan import Plan
 from fedpriv.errors import EncodingOverflow, PlanError
 from fedpriv.privacy.mechanism import RoundSpec, Setting
-from fedpriv.threat import CLIENT, PUBLIC, SERVER, ThreatModel, View
+from fedpriv.threat import CLIENT, PUBLIC, SERVER, ThreatModel, View, parties_of
 
 if TYPE_CHECKING:
     import torch
@@ -89,7 +89,7 @@ def resolve(plan: Plan, federation: Federation) -> Resolved:
             remedy='Return {"delta": parameters} from payload().',
         )
     threat = _views(plan)
-    _check_privacy(plan, population)
+    _check_privacy(plan, threat, population)
     # A random cohort is checked at its expected size, and at its largest; a draw that is refused aborts its round.
     expected = min(largest, max(least, math.floor(plan.sampling.expected(population))))
     for cohort in (expected, largest):
@@ -181,9 +181,16 @@ def _views(plan: Plan) -> ThreatModel:
     )
 
 
-def _check_privacy(plan: Plan, population: int) -> None:
+def _check_privacy(plan: Plan, threat: ThreatModel, population: int) -> None:
     if plan.mechanism.trust == "none":
         return
+    target = getattr(plan.mechanism, "target", None)
+    if target is not None and not parties_of(target.observer) <= set(threat.learns):
+        raise PlanError(
+            "A budget names an observer that the protocol has.",
+            value=str(target.observer),
+            remedy=f"{type(plan.aggregation).__name__} has the parties {', '.join(sorted(threat.learns))}.",
+        )
     if plan.mechanism.weighting != "equal":
         raise PlanError(
             "Under differential privacy weights are public constants.",

@@ -57,6 +57,10 @@ class CentralGaussian:
     weighting: Literal["equal"] = "equal"
 
     def __post_init__(self) -> None:
+        if not (isinstance(self.clip_norm, int | float) and math.isfinite(self.clip_norm) and self.clip_norm > 0):
+            raise ConfigurationError(
+                "A clip norm is finite and > 0.", value=self.clip_norm, remedy="Give clip_norm=1.0, or so."
+            )
         FixedPoint.for_limit(self.clip_norm, self.bits)
         if (self.noise_multiplier is None) == (self.target is None):
             raise ConfigurationError(

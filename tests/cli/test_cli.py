@@ -92,6 +92,7 @@ class TestStudies:
         [
             ("plans = {}", "lacks federation"),
             ("federation = 3; plans = {}", "federation"),
+            ("federation = 3; plans = {}; evaluate_evry = 2", "Write evaluate_every"),
             ("federation = lambda seed: None; plans = [1]", "{label: Plan}"),
             ("federation = lambda seed: None; plans = {}; seeds = 3", "Write seeds = range(3)"),
         ],

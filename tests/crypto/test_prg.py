@@ -86,3 +86,21 @@ def test_only_the_vector_itself_is_changed() -> None:
     assert not whole[:10].any()
     assert not whole[90:].any()
     assert whole[10:90].any()
+
+
+@pytest.mark.parametrize("threads", [None, 1, 2, 3, 7])
+@pytest.mark.parametrize("kind", ["<u2", "<u4", "<u8"])
+def test_masks_do_not_depend_on_the_number_of_threads(kind: str, threads: int | None) -> None:
+    keys = [bytes([i]) * 32 for i in range(30)]
+    for length in (5, prg.PIECE // 4, 5 * prg.PIECE // 2 + 3):
+        expected, found = np.zeros(length, dtype=kind), np.zeros(length, dtype=kind)
+        for key in keys:
+            stream = np.frombuffer(prg.expand(key, expected.nbytes), dtype=kind)
+            expected += stream if key[0] % 3 else -stream
+        prg.mask(
+            found,
+            add=(key for key in keys if key[0] % 3),
+            subtract=(key for key in keys if not key[0] % 3),
+            threads=threads,
+        )
+        assert (found == expected).all()

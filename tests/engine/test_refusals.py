@@ -355,3 +355,23 @@ class TestIncoherent:
     def test_evaluate_every(self, every: Any, federation: Any, planned: Make) -> None:
         with pytest.raises(ConfigurationError, match="evaluate_every"):
             fp.run(federation, planned(client=Untouchable()), seed=0, evaluate_every=every)
+
+
+def test_a_budget_against_a_party_that_the_protocol_does_not_have(federation: Any, planned: Any) -> None:
+    target = fp.Budget(epsilon=2, delta=1e-3, observer="authority")
+    plan = planned(mechanism=fp.CentralGaussian(clip_norm=1.0, target=target), aggregation=fp.SecureAggregation())
+    with pytest.raises(PlanError, match=r"observer that the protocol has.*authority.*client, public, server"):
+        plan.resolve(federation)
+
+
+@pytest.mark.parametrize("keys", [fp.KeyAuthority, "authority"])
+@pytest.mark.parametrize("scheme", [fp.CKKS, fp.Paillier])
+def test_keys_that_are_no_key_model(scheme: Any, keys: Any) -> None:
+    with pytest.raises(ConfigurationError, match="who holds the secret key"):
+        scheme(keys=keys)
+
+
+@pytest.mark.parametrize("clip_norm", [0, -1.0, float("nan"), "1"])
+def test_a_clip_norm_that_is_none(clip_norm: Any) -> None:
+    with pytest.raises(ConfigurationError, match="clip norm is finite"):
+        fp.CentralGaussian(clip_norm=clip_norm, noise_multiplier=1.0)

@@ -219,8 +219,8 @@ class OwnSampling(FullParticipation):
     ("make", "error", "words"),
     [
         (lambda: CentralGaussian(clip_norm=1.0), ConfigurationError, "Exactly one"),
-        (lambda: CentralGaussian(clip_norm=0.0, noise_multiplier=1.0), ConfigurationError, "limit"),
-        (lambda: CentralGaussian(clip_norm=float("nan"), noise_multiplier=1.0), ConfigurationError, "limit"),
+        (lambda: CentralGaussian(clip_norm=0.0, noise_multiplier=1.0), ConfigurationError, "clip norm"),
+        (lambda: CentralGaussian(clip_norm=float("nan"), noise_multiplier=1.0), ConfigurationError, "clip norm"),
         (lambda: CentralGaussian(clip_norm=1.0, noise_multiplier=0.0), ConfigurationError, "NoDP"),
         (lambda: CentralGaussian(clip_norm=1.0, noise_multiplier=math.inf), ConfigurationError, "finite"),
         (lambda: CentralGaussian(clip_norm=1.0, noise_multiplier=1.0, bits=50), ConfigurationError, "bits"),
