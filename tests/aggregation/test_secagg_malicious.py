@@ -325,6 +325,22 @@ def test_one_survivor_set_for_all_gives_nobody_by_itself() -> None:
     assert set(seeds) & set(everybody) == set(world.honest)
 
 
+def test_an_attempt_that_ends_may_have_given_the_adversary_its_sum() -> None:
+    """Secure with abort: t − c honest answers are too few for a sum, but not with what the two silent corrupt hold."""
+    world = World(10, corrupt=0.2, dropout=0.3)
+    assert world.agreed.parameters.threshold == 7
+    session = Session(round=0, attempt=0, participants=tuple(range(10)), context=b"model")
+    deployment = SecureAggregation(corrupt=0.2, dropout=0.3, graph="complete").deploy(world.agreed.terms)
+    with pytest.raises(TooFewSurvivors):
+        deployment.contributors(session, {client(i): m.UNMASK for i in range(5, 10)})
+    world.upload()
+    world.honest = [0, 1, 2, 3, 4]
+    world.tell({})
+    found = world.sum_of(range(10))
+    assert found is not None
+    assert found.tolist() == world.truth(range(10))
+
+
 # --- signatures -------------------------------------------------------------------------------------------------------
 
 
