@@ -181,6 +181,9 @@ def test_shares_of_the_wrong_kind_open_nothing() -> None:
     liar._mourn = lambda payload: None  # never hears who is dead
     with pytest.raises(InvalidShare):
         attempt.play()
+    server = attempt.roles[SERVER]
+    assert not server._answers  # an honest server keeps no shares, and no vector that is unmasked in part
+    assert not server._vector.size
 
 
 @pytest.mark.parametrize("place", [agreement.KEY, agreement.KEY + 20, agreement.KEY + m.ENVELOPE - 1])
