@@ -11,6 +11,7 @@ from fedpriv.randomness import secret_bytes
 
 KEY = 32
 """Bytes of a private key, a public key, a shared secret and a derived key."""
+_PRIME = 2**255 - 19
 
 
 class KeyPair:
@@ -46,6 +47,11 @@ class KeyPair:
             raise MalformedMessage(
                 "An X25519 public key is 32 bytes and not of small order.", remedy="Drop the sender or the attempt."
             ) from None
+
+
+def canonical(public: bytes) -> bool:
+    """Whether a public key is the one encoding of its coordinate; X25519 takes others for it (RFC 7748, Section 5)."""
+    return int.from_bytes(public, "little") < _PRIME
 
 
 def derive(secret: bytes, *, salt: bytes, info: bytes, length: int = KEY) -> bytes:

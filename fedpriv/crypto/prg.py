@@ -25,7 +25,9 @@ _WORTH_THREADS = 64
 
 
 def keystream(key: bytes, start: bytes = _START) -> CipherContext:
-    """AES-256-CTR. Masks start the 16-byte counter at 0 always, so a key must be used for one vector only."""
+    """AES-256-CTR. A mask is the keystream from counter 0 (a part of it, from the counter of its first block), whatever
+    the vector: a key must be used for one vector only.
+    """
     return Cipher(AES256(key), CTR(start)).encryptor()
 
 

@@ -65,9 +65,11 @@ def exposure(
         hidden = "only ciphertexts or masked vectors" if parties & threat.computational else "nothing that was released"
         return Exposure(composition=Composition(), reason=f"the observer sees {hidden}", participations=0)
     exact = [event for event in events if event.mechanism == NON_PRIVATE or event.trust == "none"]
-    if exact and View.UPDATES in seen:
-        # Also of a round that ended without a release: updates may have arrived by then.
-        return Exposure(composition=None, reason="the observer sees single updates, and no noise was added")
+    if exact and seen & BEFORE_NOISE:
+        # Also of a round that ended without a release: by then updates may have arrived, or a sum been opened, which
+        # those who withheld their answers can do on their own.
+        what = "single updates" if View.UPDATES in seen else "sums"
+        return Exposure(composition=None, reason=f"the observer sees {what}, and no noise was added")
     if any(event.contributors for event in exact):
         return Exposure(composition=None, reason="a sum was released without noise")
     if seen & BEFORE_NOISE and any(event.trust == "central" for event in events):

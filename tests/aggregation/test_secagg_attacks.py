@@ -20,7 +20,7 @@ from scipy.stats import chi2
 from fedpriv.aggregation import SecureAggregation, Session, Sum, Terms
 from fedpriv.aggregation.secagg import Client, Server, SignedClient, SignedServer
 from fedpriv.aggregation.secagg import messages as m
-from fedpriv.crypto import agreement, shamir, signing, wire
+from fedpriv.crypto import agreement, envelope, shamir, signing, wire
 from fedpriv.errors import (
     AuthenticationFailed,
     CohortTooSmall,
@@ -181,6 +181,9 @@ def test_shares_of_the_wrong_kind_open_nothing() -> None:
     liar._mourn = lambda payload: None  # never hears who is dead
     with pytest.raises(InvalidShare):
         attempt.play()
+    server = attempt.roles[SERVER]
+    assert not server._answers  # an honest server keeps no shares, and no vector that is unmasked in part
+    assert not server._vector.size
 
 
 @pytest.mark.parametrize("place", [agreement.KEY, agreement.KEY + 20, agreement.KEY + m.ENVELOPE - 1])
@@ -189,6 +192,23 @@ def test_a_changed_envelope_is_not_opened(place: int) -> None:
     with pytest.raises(AuthenticationFailed):
         attempt.play()
     assert client(1) not in attempt.uploaded()
+
+
+def test_a_sealed_share_outside_the_field_is_refused_by_its_holder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that handed it on would be taken for the one that made it; so it sends nothing."""
+    attempt, seal = Attempt(), envelope.seal
+    liar = attempt.roles[client(1)]
+    share: Callable[[], list[Message]] = liar._share
+
+    def lie() -> list[Message]:
+        with monkeypatch.context() as patch:
+            patch.setattr(envelope, "seal", lambda key, plain, context: seal(key, b"\xff" * len(plain), context))
+            return share()
+
+    liar.follow(*(replace(turn, do=lie) if turn.stage == m.SHARE else turn for turn in liar._script))
+    with pytest.raises(MalformedMessage):
+        attempt.play()
+    assert not attempt.uploaded()
 
 
 def test_exchanged_envelopes_are_not_opened() -> None:
@@ -233,6 +253,18 @@ def test_a_roster_that_names_a_key_twice_is_refused(half: int) -> None:
 
     with pytest.raises(MalformedMessage, match="different"):
         attacked(m.ROSTER, SERVER, client(0), twice).play()
+
+
+@pytest.mark.parametrize("half", [0, agreement.KEY])
+def test_a_key_in_another_encoding_is_refused(half: int) -> None:
+    """X25519 ignores the top bit, so that one client's key could pass as a different one of another's."""
+
+    def twin(payload: bytes) -> bytes:
+        key = payload[BITMAP + 3 * m.KEYS :][: agreement.KEY]
+        return replaced(BITMAP + 4 * m.KEYS + half, key[:-1] + bytes([key[-1] | 0x80]))(payload)
+
+    with pytest.raises(MalformedMessage, match="different"):
+        attacked(m.ROSTER, SERVER, client(0), twin).play()
 
 
 def test_a_key_of_small_order_is_refused() -> None:

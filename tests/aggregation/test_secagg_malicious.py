@@ -69,12 +69,16 @@ class World:
         self.masked: dict[int, Any] = {}
         self.dead: dict[int, frozenset[int]] = {}
 
-    def upload(self) -> None:
-        """Everything up to the masked inputs, played honestly by all."""
+    def upload(self, partners: Mapping[int, Sequence[int]] | None = None) -> None:
+        """Everything up to the masked inputs, played honestly by all, but for whom the server names as U2 to some."""
         for stage in (m.ADVERTISE, m.ROSTER, m.SHARE, m.ROUTE, m.MASKED):
             if stage in (m.ROSTER, m.ROUTE):
                 for message in self.server.step(stage):
-                    self.role(message.recipient).receive(message)
+                    i = int(message.recipient.partition("/")[2])
+                    if stage == m.ROUTE and partners and i in partners:
+                        self.say(i, m.ROUTE, self.narrowed(i, partners[i], message))
+                    else:
+                        self.roles[i].receive(message)
                 continue
             for i, role in enumerate(self.roles):
                 if stage == m.MASKED:
@@ -90,6 +94,15 @@ class World:
 
     def say(self, position: int, stage: str, payload: bytes) -> None:
         self.roles[position].receive(self.server.send(client(position), stage, payload))
+
+    def narrowed(self, position: int, members: Sequence[int], message: Message) -> bytes:
+        """U2 as these members only, with their envelopes out of a message that has everybody's."""
+        n, size = self.agreed.invited, m.ENVELOPE
+        body = message.body[wire.TAG + wire.packed_size(n, 1) : -wire.DIGEST]
+        places = {other: place for place, other in enumerate(i for i in range(n) if i != position)}
+        return wire.members(members, n) + b"".join(
+            body[size * places[i] : size * (places[i] + 1)] for i in members if i != position
+        )
 
     def tell(self, dead: Mapping[int, Sequence[int]]) -> None:
         """Each honest client its own dead-list."""
@@ -132,8 +145,8 @@ class World:
                 secrets[0 if is_key else 1][owner] = shamir.from_limbs(opened)
         return secrets
 
-    def sum_of(self, targets: Sequence[int]) -> Integers | None:
-        """The sum of these clients' vectors alone, where the opened secrets give it."""
+    def sum_of(self, targets: Sequence[int], among: Sequence[int] | None = None) -> Integers | None:
+        """The sum of these clients' vectors alone, masked with those ``among``, where the opened secrets give it."""
         roster = self.roles[self.corrupt[0]]._roster if self.corrupt else self.server._roster
         keys, seeds = self.opened()
         keys |= {i: self.roles[i]._mask_key.secret() for i in self.corrupt}
@@ -143,7 +156,7 @@ class World:
                 return None
             total += self.masked[target]
             prg.mask(total, subtract=[roster.self_mask(self.agreed, target, seeds[target])])
-            for other in range(self.agreed.invited):
+            for other in range(self.agreed.invited) if among is None else among:
                 if other in targets:
                     continue
                 if target in keys:
@@ -275,6 +288,31 @@ def test_a_split_view_up_to_the_boundary(threshold: int | None) -> None:
     assert World(10, corrupt=0.2, dropout=0.3, **SIGNED).agreed.parameters.threshold == 7
 
 
+def test_other_partners_for_two_clients_up_to_the_boundary() -> None:
+    """The split before the upload. Two clients are told that U2 is themselves, two others and the corrupt; the rest,
+    with the corrupt, then sign that those two others are dead. At 2t = n + c = 12 both sides are large enough, and the
+    sum of two comes out, fewer than t − c = 4. At the threshold that clients derive one of the sides is too small.
+    """
+    pair, lost = [0, 1], [2, 3]
+
+    def world(threshold: int | None, partners: Sequence[int]) -> World:
+        made = World(10, corrupt=0.2, dropout=0.3, threshold=threshold, **SIGNED)
+        made.upload(dict.fromkeys(pair, partners))
+        made.honest = [4, 5, 6, 7]
+        made.tell(dict.fromkeys(made.honest, lost))
+        return made
+
+    few = [*pair, *lost, 8, 9]
+    weak = world(6, few)
+    found = weak.sum_of(pair, among=few)
+    assert found is not None
+    assert found.tolist() == weak.truth(pair)
+    with pytest.raises(TooFewSurvivors):  # the two: six partners are fewer than t = 7
+        world(None, few)
+    with pytest.raises(TooFewSurvivors):  # the rest: six signers are
+        world(None, [*pair, *lost, 4, 8, 9])
+
+
 def test_one_survivor_set_for_all_gives_nobody_by_itself() -> None:
     """Where every view is the same the adversary has the sum of the living, and of no two of them."""
     world = World(10, corrupt=0.2, dropout=0.3, **SIGNED)
@@ -285,6 +323,22 @@ def test_one_survivor_set_for_all_gives_nobody_by_itself() -> None:
     keys, seeds = world.opened()
     assert set(keys) & set(everybody) == {dead}
     assert set(seeds) & set(everybody) == set(world.honest)
+
+
+def test_an_attempt_that_ends_may_have_given_the_adversary_its_sum() -> None:
+    """Secure with abort: t − c honest answers are too few for a sum, but not with what the two silent corrupt hold."""
+    world = World(10, corrupt=0.2, dropout=0.3)
+    assert world.agreed.parameters.threshold == 7
+    session = Session(round=0, attempt=0, participants=tuple(range(10)), context=b"model")
+    deployment = SecureAggregation(corrupt=0.2, dropout=0.3, graph="complete").deploy(world.agreed.terms)
+    with pytest.raises(TooFewSurvivors):
+        deployment.contributors(session, {client(i): m.UNMASK for i in range(5, 10)})
+    world.upload()
+    world.honest = [0, 1, 2, 3, 4]
+    world.tell({})
+    found = world.sum_of(range(10))
+    assert found is not None
+    assert found.tolist() == world.truth(range(10))
 
 
 # --- signatures -------------------------------------------------------------------------------------------------------

@@ -186,6 +186,12 @@ def test_eavesdroppers_are_assumed_away() -> None:
     assert any("confidential" in assumption for assumption in SecureAggregation().threat_model.assumptions)
 
 
+def test_a_malicious_server_is_assumed_not_to_invite_its_own() -> None:
+    """What is proved is about the invited; a cohort of the adversary's choosing is one honest client and itself."""
+    malicious = SecureAggregation(adversary="malicious").threat_model
+    assert any("invites" in assumption for assumption in malicious.assumptions)
+
+
 def test_who_learns_what() -> None:
     model = SecureAggregation(corrupt=0.1).threat_model
     assert View.UPDATES not in model.sees("server")

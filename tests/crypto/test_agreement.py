@@ -71,3 +71,14 @@ def test_the_private_half_is_not_shown() -> None:
 def test_salt_and_info_separate_keys() -> None:
     keys = {agreement.derive(bytes(32), salt=salt, info=info) for salt in (b"a", b"b") for info in (b"a", b"b")}
     assert len(keys) == 4
+
+
+def test_a_coordinate_has_one_canonical_encoding() -> None:
+    """RFC 7748, Section 5: the top bit is ignored, and 2^255 − 19 + x stands for x as well."""
+    assert agreement.canonical((2**255 - 20).to_bytes(32, "little"))
+    assert not agreement.canonical((2**255 - 19).to_bytes(32, "little"))
+    mine, other = agreement.KeyPair(), agreement.KeyPair()
+    twin = other.public[:-1] + bytes([other.public[-1] | 0x80])
+    assert mine.agree(twin) == mine.agree(other.public)
+    assert agreement.canonical(other.public)
+    assert not agreement.canonical(twin)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from scipy.optimize import brentq
 from scipy.stats import norm
 
+from fedpriv.aggregation import SecureAggregation
 from fedpriv.errors import ConfigurationError, PrivacyError, UnsupportedAccounting
 from fedpriv.privacy import Budget, FixedSizeSampling, FullParticipation, Ledger, LedgerEvent, PoissonSampling
 from fedpriv.threat import PUBLIC, SERVER, Coalition, ThreatModel, View
@@ -468,6 +469,14 @@ def test_an_aborted_sum_is_no_secret_to_whoever_sees_updates(keyed, event) -> No
     ledger = ledger_of(keyed, aborted)
     assert ledger.epsilon(DELTA, observer="server") == 0.0
     assert ledger.epsilon(DELTA, observer=Coalition(server=True, authority=True)) == math.inf
+
+
+def test_an_aborted_sum_is_no_secret_to_whoever_can_open_it(event) -> None:
+    """Honest clients had answered before the last was lost; corrupt ones hold the shares that were still wanting."""
+    aborted = event((0, 1), 0.0, mechanism="non-private", trust="none", clip_norm=None, contributors=0)
+    ledger = ledger_of(SecureAggregation(corrupt=0.2).threat_model, aborted)
+    assert ledger.epsilon(DELTA, observer=Coalition(server=True, clients=0.2)) == math.inf
+    assert ledger.epsilon(DELTA, observer="participant") == 0.0
 
 
 def test_amplification_rests_on_a_secret_seed(plain, event) -> None:

@@ -44,7 +44,9 @@ class SecureAggregation:
     sum mod 2^b, U3 and the sets of clients of every other stage; clients get U1, U2 and U3, on a regular graph their
     neighbours' part of U2 and U3. It aborts where fewer than ``min_cohort`` clients advertise; where fewer than
     ``parameters(n).least`` advertise, share keys or upload; where fewer than t, of all or of one client's neighbours,
-    are left at any stage; and wherever a corrupt party departs from the protocol in a way that is noticed.
+    are left at any stage; and wherever a corrupt party departs from the protocol in a way that is noticed. It is secure
+    with abort: once honest clients have begun to answer *unmask*, an attempt that ends without a sum may have given it
+    to the adversary, whose clients hold shares whether they answer or not, and whose server need not say what it has.
 
     Beyond the papers, clients send a commitment to the seed of their own mask (a key that HKDF derives from it), all
     keys are bound to the transcript, and the server checks what it reconstructs: a wrong share is an error, not a wrong
@@ -69,21 +71,23 @@ class SecureAggregation:
     losses end an attempt with ``correctness_failure`` ≤ 2^-20. The graph is drawn from a hash of T0 and U1, once the
     roster is fixed: random to parties that follow the protocol, and no defence against a server that does not.
 
-    Guarantees: that observer learns no more than the sum of the other clients in U3 (computational). At least
+    Guarantees: that adversary learns no more than the sum of the other clients in U3 (computational). At least
         ``parameters(n).least`` clients are in a sum, 2 of them honest at the least. Each client derives graph and
         threshold from the number of *invited* clients; they never shrink with survivor sets. Messages of another
         session, and envelopes made for another roster, context or configuration, are refused before a masked vector is
         sent.
-    Assumes: at most c of the invited are corrupt, fixed before the session. Stages are synchronous: who is late is
+    Assumes: at most c of the invited are corrupt, fixed before the session; a server that chooses whom to invite, or
+        registers clients of its own, must not get past that. Stages are synchronous: who is late is
         lost. Channels between each client and the server are authenticated and confidential: whoever reads all of them
         sees what the server sees, the sum included. X25519 with HKDF-SHA256 is a secure key agreement, HKDF-SHA256 a
         pseudorandom function, AES-256-GCM a secure authenticated encryption, AES-256-CTR a pseudorandom generator; the
         operating system's generator is good. Honest-but-curious: every party follows the protocol. Malicious:
         identities are registered by a party that is not the adversary, and Ed25519 is unforgeable.
     Does not hide: who takes part, who is lost and when; the sum itself, from which much can follow (add differential
-        privacy). No client is kept from sending a wrong vector: a corrupt client's input changes the sum by any vector
-        mod 2^b of its choice, once, and nobody else's share of it. An honest-but-curious mode claims nothing against a
-        server that lies about the survivors or substitutes keys.
+        privacy). Attempts are sums of their own: the same vectors, put into two that differ in who survives, give their
+        difference. No client is kept from sending a wrong vector: a corrupt client's input changes the sum by any
+        vector mod 2^b of its choice, once, and nobody else's share of it. An honest-but-curious mode claims nothing
+        against a server that lies about the survivors or substitutes keys.
     Reference: Bonawitz et al. 2017, "Practical Secure Aggregation for Privacy-Preserving Machine Learning", CCS,
         Figure 4 and section 6; Bell et al. 2020, "Secure Single-Server Aggregation with (Poly)Logarithmic Overhead",
         CCS, Section 3.
@@ -151,6 +155,7 @@ class SecureAggregation:
         if self.adversary == "malicious":
             trust = (
                 "Clients' Ed25519 identities are registered by a party that is not the adversary.",
+                "Whoever invites, no more than the share `corrupt` of a cohort is on the adversary's side.",
                 "Channels between each client and the server are authenticated and confidential.",
                 "HKDF-SHA256 with AES-256-CTR behaves as a random oracle; X25519, AES-256-GCM and Ed25519 are secure.",
             )

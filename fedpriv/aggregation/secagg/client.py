@@ -126,6 +126,7 @@ class Client(ScriptedRole):
         for member, sealed in self._sealed.items():
             context = roster.envelope_context(member, self._position)
             self._shares[member] = envelope.unseal(self._openers[member], sealed, context)
+        shamir.unpack(b"".join(self._shares.values()), m.LIMBS)  # who handed on what is no share would be blamed for it
         keys = {
             member: roster.pairwise_mask(
                 self._agreed, self._position, member, self._mask_key.agree(roster.mask_key(member))

@@ -194,7 +194,7 @@ class Roster:
         Raises:
             CohortTooSmall: U1 is smaller than min_cohort.
             TooFewSurvivors: it is too small for a sum, or for this client's shares.
-            MalformedMessage: anything else than one roster, or one that names a key twice.
+            MalformedMessage: anything else than one roster, or one that names a key twice, in whatever encoding.
         """
         reader = wire.Reader(payload, ROSTER)
         bitmap = bytes(reader.take(wire.packed_size(agreed.invited, 1)))
@@ -214,8 +214,11 @@ class Roster:
             transcript = _committed(agreed, bitmap, merkle.root(len(everybody), leaves, reader))
         reader.end()
         half = agreement.KEY
-        if len({row[i : i + half] for row in rows.values() for i in (0, half)}) != 2 * len(rows):
-            raise MalformedMessage("The public keys of a roster are different.", remedy="Start a new attempt.")
+        keys = {row[i : i + half] for row in rows.values() for i in (0, half)}
+        if len(keys) != 2 * len(rows) or not all(map(agreement.canonical, keys)):
+            raise MalformedMessage(
+                "The public keys of a roster are different, each in its one encoding.", remedy="Start a new attempt."
+            )
         return cls(reach, members, rows, transcript)
 
     def mask_key(self, member: int) -> bytes:

@@ -191,6 +191,11 @@ class Server(ScriptedRole):
                 (added if alive < dead else subtracted).append(key)
         return added, subtracted
 
+    def forget(self) -> None:
+        """Drop the shares that clients answered with, and a vector that may be unmasked in part."""
+        self._answers, self._envelopes = {}, {}
+        self._vector = np.zeros(0, dtype=self._agreed.word)  # no view, which would keep the whole
+
     def _member(self, sender: Party, members: Collection[int]) -> int:
         position = self._positions[sender]
         if position not in members:
