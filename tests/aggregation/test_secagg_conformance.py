@@ -12,6 +12,7 @@ BENCHES = {
         aggregator=SecureAggregation(corrupt=0.0, dropout=0.3), cohorts=(4, 5, 8)
     ),
     "malicious": conformance.Bench(aggregator=SecureAggregation(adversary="malicious"), cohorts=(4, 5, 8)),
+    "chacha20": conformance.Bench(aggregator=SecureAggregation(masks="chacha20"), cohorts=(4, 5, 8)),
     # How long an opening of the roster is differs with the graph; the estimate is the mean of another one.
     "regular": conformance.Bench(
         aggregator=SecureAggregation(graph="regular", corrupt=0.03, dropout=0.03),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from hypothesis import given
@@ -158,6 +158,7 @@ def terms(description: SecureAggregation, cohort: int) -> Terms:
         {"dropout": 1.5},
         {"dropout": float("nan")},
         {"dropout": "0.1"},
+        {"masks": "rc4"},
         {"min_cohort": 1},
         {"min_cohort": 2.5},
         {"min_cohort": True},
@@ -184,6 +185,13 @@ def test_the_ring_is_the_smallest() -> None:
 def test_eavesdroppers_are_assumed_away() -> None:
     """Whoever reads all channels sees what the server sees, and the claim on clients would not hold."""
     assert any("confidential" in assumption for assumption in SecureAggregation().threat_model.assumptions)
+
+
+@pytest.mark.parametrize("adversary", ["honest-but-curious", "malicious"])
+def test_the_masks_cipher_is_assumed(adversary: Literal["honest-but-curious", "malicious"]) -> None:
+    model = SecureAggregation(adversary=adversary, masks="chacha20").threat_model
+    assert any("ChaCha20" in assumption for assumption in model.assumptions)
+    assert not any("AES-256-CTR" in assumption for assumption in model.assumptions)
 
 
 def test_a_malicious_server_is_assumed_not_to_invite_its_own() -> None:

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from fedpriv.aggregation import PlainSum, SecureAggregation, Session, Terms, perform, perform_ideal
 from fedpriv.aggregation.conformance.bench import Altered
 from fedpriv.aggregation.secagg import messages as m
-from fedpriv.errors import MalformedMessage, RoundAborted, TooFewSurvivors, UnexpectedMessage
+from fedpriv.crypto import prg
+from fedpriv.errors import ContextMismatch, MalformedMessage, RoundAborted, TooFewSurvivors, UnexpectedMessage
 from fedpriv.network import Message, Network, Wire
 from fedpriv.threat import SERVER, client
 
@@ -34,6 +35,14 @@ MODES = {
         [
             SecureAggregation(adversary="malicious"),
             SecureAggregation(adversary="malicious", corrupt=0.0, dropout=0.25, min_cohort=2),
+        ],
+    ),
+    "chacha20": (
+        4,
+        9,
+        [
+            SecureAggregation(masks="chacha20", corrupt=0.0, dropout=0.5, min_cohort=2),
+            SecureAggregation(masks="chacha20", adversary="malicious", corrupt=0.0, dropout=0.25, min_cohort=2),
         ],
     ),
     "regular": (
@@ -78,6 +87,38 @@ def test_any_losses_give_the_ideal_sum_or_the_ideal_abort(mode: str, data: st.Da
     real = attempt(lambda: perform(deployment, session, Wire(Network(), schedule=schedule), inputs, SERVER))
     ideal = attempt(lambda: perform_ideal(deployment, session, schedule, inputs, length))
     assert real == ideal
+
+
+def test_parties_with_different_masks_do_not_interoperate() -> None:
+    (aes, session, _), (chacha, _, _) = setting(5, 4), setting(5, 4, masks="chacha20")
+    ours, theirs = aes.round(session), chacha.round(session)
+    (message,) = theirs[client(0)].step(m.ADVERTISE)
+    with pytest.raises(ContextMismatch):
+        ours[SERVER].receive(message)
+    theirs[SERVER].receive(message)
+
+
+def test_masks_are_of_the_cipher_that_was_agreed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clients and server that all took the default would agree as well."""
+    used: list[object] = []
+    real = prg.mask
+
+    def noted(*arguments: Any, **options: Any) -> None:
+        used.append(options["cipher"])
+        real(*arguments, **options)
+
+    monkeypatch.setattr(prg, "mask", noted)
+    deployment, session, _ = setting(5, 4, masks="chacha20")
+    vectors = {party: np.arange(4) for party in session.parties}
+    found = perform(
+        deployment,
+        session,
+        Wire(Network(), schedule={client(2): m.MASKED}),
+        lambda parties: [(party, vectors[party]) for party in parties],
+        SERVER,
+    )
+    assert found.total.tolist() == [0, 4, 8, 12]
+    assert used == ["chacha20"] * 6  # four clients; their own masks and those of the lost
 
 
 def setting(n: int, length: int, **arguments: Any) -> tuple[Any, Session, Terms]:

@@ -15,6 +15,7 @@ from fedpriv.aggregation.secagg.parameters import Parameters, parameters
 from fedpriv.aggregation.secagg.server import Server
 from fedpriv.aggregation.secagg.signed import SignedClient, SignedServer
 from fedpriv.crypto import signing, wire
+from fedpriv.crypto.prg import MASK_CIPHERS, MaskCipher
 from fedpriv.encoding import Domain, Ring, ring_for
 from fedpriv.errors import CohortTooSmall, ConfigurationError, PlanError
 from fedpriv.network import Schedule, Stage, StageCost
@@ -61,8 +62,8 @@ class SecureAggregation:
     *Malicious, complete graph.* The server and up to c clients do anything. Every client's Ed25519 identity is
     registered before the session; advertisements are signed over T0; no share is revealed before t clients have signed
     T1, U2 and U3; 2t > n + c. Bonawitz et al., Figure 4 with the parts that it underlines and section 6, active
-    adversaries, in the random oracle model, where HKDF-SHA256 with AES-256-CTR stands for the oracle. The adversary can
-    end any attempt, and choose U3 among the sets of at least max(t, min_cohort) clients.
+    adversaries, in the random oracle model, where HKDF-SHA256 with the masks' cipher stands for the oracle. The
+    adversary can end any attempt, and choose U3 among the sets of at least max(t, min_cohort) clients.
 
     *Honest-but-curious, regular graph.* As the first, with masks and shares among k neighbours in a randomly relabelled
     Harary graph: Bell et al., Section 3, with the criteria of
@@ -80,9 +81,10 @@ class SecureAggregation:
         registers clients of its own, must not get past that. Stages are synchronous: who is late is
         lost. Channels between each client and the server are authenticated and confidential: whoever reads all of them
         sees what the server sees, the sum included. X25519 with HKDF-SHA256 is a secure key agreement, HKDF-SHA256 a
-        pseudorandom function, AES-256-GCM a secure authenticated encryption, AES-256-CTR a pseudorandom generator; the
-        operating system's generator is good. Honest-but-curious: every party follows the protocol. Malicious:
-        identities are registered by a party that is not the adversary, and Ed25519 is unforgeable.
+        pseudorandom function, AES-256-GCM a secure authenticated encryption, AES-256-CTR (or ChaCha20, where
+        ``masks`` says so) a pseudorandom generator; the operating system's generator is good.
+        Honest-but-curious: every party follows the protocol. Malicious: identities are registered by a party that is
+        not the adversary, and Ed25519 is unforgeable.
     Does not hide: who takes part, who is lost and when; the sum itself, from which much can follow (add differential
         privacy). Attempts are sums of their own: the same vectors, put into two that differ in who survives, give their
         difference. No client is kept from sending a wrong vector: a corrupt client's input changes the sum by any
@@ -100,6 +102,8 @@ class SecureAggregation:
         min_cohort: the fewest clients that a sum may cover, ≥ 2.
         graph: ``"complete"``, ``"regular"`` (honest-but-curious only), or ``"auto"``: regular from 200 invited clients
             on, where its degree is below n / 2; complete otherwise, and always against a malicious server.
+        masks: ``"aes-256-ctr"``, or ``"chacha20"`` (RFC 8439) for machines without instructions for AES. All parties
+            of a session take the same.
 
     Raises:
         ConfigurationError: an argument outside its range, or a combination that is not supported.
@@ -110,6 +114,7 @@ class SecureAggregation:
     dropout: float = 0.1
     min_cohort: int = 3
     graph: Literal["auto", "complete", "regular"] = "auto"
+    masks: MaskCipher = "aes-256-ctr"
 
     def __post_init__(self) -> None:
         if self.adversary == "semi-malicious":
@@ -128,6 +133,10 @@ class SecureAggregation:
         if self.graph not in ("auto", "complete", "regular"):
             raise ConfigurationError(
                 'graph is "auto", "complete" or "regular".', value=self.graph, remedy='Use graph="auto".'
+            )
+        if self.masks not in MASK_CIPHERS:
+            raise ConfigurationError(
+                'masks is "aes-256-ctr" or "chacha20".', value=self.masks, remedy='Use masks="aes-256-ctr".'
             )
         if self.graph == "regular" and self.adversary == "malicious":
             raise ConfigurationError(
@@ -151,20 +160,21 @@ class SecureAggregation:
     @property
     def threat_model(self) -> ThreatModel:
         """The server sees masked vectors and their sum; clients see who takes part."""
+        masks = "ChaCha20" if self.masks == "chacha20" else "AES-256-CTR"
         trust: tuple[str, ...]
         if self.adversary == "malicious":
             trust = (
                 "Clients' Ed25519 identities are registered by a party that is not the adversary.",
                 "Whoever invites, no more than the share `corrupt` of a cohort is on the adversary's side.",
                 "Channels between each client and the server are authenticated and confidential.",
-                "HKDF-SHA256 with AES-256-CTR behaves as a random oracle; X25519, AES-256-GCM and Ed25519 are secure.",
+                f"HKDF-SHA256 with {masks} behaves as a random oracle; X25519, AES-256-GCM and Ed25519 are secure.",
             )
             reference = "Bonawitz et al. 2017, Figure 4 (active adversaries) and section 6"
         else:
             trust = (
                 "Server and clients follow the protocol.",
                 "Channels between each client and the server are authenticated and confidential.",
-                "X25519 with HKDF-SHA256, AES-256-GCM and AES-256-CTR are secure.",
+                f"X25519 with HKDF-SHA256, AES-256-GCM and {masks} are secure.",
             )
             reference = "Bonawitz et al. 2017, Figure 4 and section 6"
             if self.graph != "complete":
@@ -237,7 +247,8 @@ class SecureAggregation:
 
         ``modelled_seconds`` is the computation of one client or of the server; transfer is the network's to add.
         """
-        return estimate(terms, _ring(terms), self.parameters(cohort), signed=self.adversary == "malicious")
+        parameters, signed = self.parameters(cohort), self.adversary == "malicious"
+        return estimate(terms, _ring(terms), parameters, signed=signed, masks=self.masks)
 
 
 class SecureAggregationDeployment:
@@ -314,7 +325,8 @@ class SecureAggregationDeployment:
                 if index not in self._identities:
                     self._identities[index] = signing.SigningKey()
             identities = tuple(self._identities[index].public for index in session.participants)
-        return m.Agreed.on(self._terms, self._ring, self._parameters(session), session, identities)
+        parameters, masks = self._parameters(session), self._description.masks
+        return m.Agreed.on(self._terms, self._ring, parameters, session, identities, masks=masks)
 
     def _parameters(self, session: Session) -> Parameters:
         try:

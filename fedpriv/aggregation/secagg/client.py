@@ -142,6 +142,7 @@ class Client(ScriptedRole):
                 *(key for member, key in keys.items() if self._position < member),
             ],
             subtract=[key for member, key in keys.items() if self._position > member],
+            cipher=self._agreed.masks,
         )
         self._openers, self._sealed = {}, {}
         return [self.send(SERVER, m.MASKED, wire.pack_bits(vector, self._agreed.ring.bits))]

@@ -18,7 +18,14 @@ from fedpriv.network import StageCost
 from fedpriv.threat import CLIENT, SERVER
 
 
-def estimate(terms: Terms, ring: Ring, parameters: Parameters, *, signed: bool = False) -> tuple[StageCost, ...]:
+def estimate(
+    terms: Terms,
+    ring: Ring,
+    parameters: Parameters,
+    *,
+    signed: bool = False,
+    masks: prg.MaskCipher = "aes-256-ctr",
+) -> tuple[StageCost, ...]:
     """One attempt with every invited client, in which nobody is lost."""
     n, k, t = parameters.participants, parameters.degree, parameters.threshold
     whole = parameters.graph == "complete"
@@ -30,7 +37,7 @@ def estimate(terms: Terms, ring: Ring, parameters: Parameters, *, signed: bool =
     envelopes = m.ENVELOPE * k
     speed = _speed()
     verify = _seconds_to_verify() if signed else 0.0
-    mask = speed.mask_start + terms.length * _seconds_per_word(wire.word_type(ring.bits).itemsize)
+    mask = _seconds_to_start(masks) + terms.length * _seconds_per_word(wire.word_type(ring.bits).itemsize, masks)
     pack, unpack = _seconds_to_pack(ring.bits)
     shares = _seconds_to_share(held, t)
     open_shares = _seconds_to_open(held, t) if whole else n * _seconds_to_open(1, t) + n * k * _seconds_to_unpack()
@@ -110,7 +117,6 @@ class _Speed:
 
     key_pair: float
     derive: float
-    mask_start: float
     to_seal: float
     """Agree with a peer, derive both directions' keys, seal."""
     to_open: float
@@ -122,22 +128,27 @@ def _speed() -> _Speed:
     one, other = agreement.KeyPair(), agreement.KeyPair()
     key, context, shares = bytes(32), bytes(80), bytes(2 * m.SHARE_BYTES)
     sealed = envelope.seal(key, shares, context)
-    few = np.zeros(1, dtype="<u4")
     agree = cpu_seconds(lambda: one.agree(other.public))
     derive = cpu_seconds(lambda: agreement.derive(key, salt=key, info=context))
     return _Speed(
         key_pair=cpu_seconds(agreement.KeyPair),
         derive=derive,
-        mask_start=cpu_seconds(lambda: prg.mask(few, add=(key,))),
         to_seal=agree + 2 * derive + cpu_seconds(lambda: envelope.seal(key, shares, context)),
         to_open=agree + derive + cpu_seconds(lambda: envelope.unseal(key, sealed, context)),
     )
 
 
 @lru_cache
-def _seconds_per_word(itemsize: int) -> float:
+def _seconds_to_start(masks: prg.MaskCipher) -> float:
+    """A mask of one word."""
+    few = np.zeros(1, dtype="<u4")
+    return cpu_seconds(lambda: prg.mask(few, add=(bytes(32),), cipher=masks))
+
+
+@lru_cache
+def _seconds_per_word(itemsize: int, masks: prg.MaskCipher) -> float:
     target = np.zeros(4 * prg.PIECE // itemsize, dtype=f"<u{itemsize}")
-    return cpu_seconds(lambda: prg.mask(target, add=(bytes(32),) * 4)) / (4 * target.size)
+    return cpu_seconds(lambda: prg.mask(target, add=(bytes(32),) * 4, cipher=masks)) / (4 * target.size)
 
 
 @lru_cache

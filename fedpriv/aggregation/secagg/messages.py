@@ -35,12 +35,13 @@ from fedpriv.aggregation.roles import session_hash
 from fedpriv.aggregation.secagg.parameters import Parameters
 from fedpriv.aggregation.secagg.reach import Complete, Members, Reach, drawn
 from fedpriv.crypto import agreement, envelope, merkle, shamir, signing, wire
+from fedpriv.crypto.prg import MaskCipher
 from fedpriv.encoding import Ring
 from fedpriv.errors import CohortTooSmall, MalformedMessage, TooFewSurvivors, UnexpectedMessage
 from fedpriv.network import Stage
 from fedpriv.threat import CLIENT, SERVER, Adversary, Party
 
-SUITE = "secagg/v1 X25519 HKDF-SHA256 AES256-GCM AES256-CTR Shamir-65537"
+SUITE = "secagg/v1 X25519 HKDF-SHA256 AES256-GCM Shamir-65537"
 
 ADVERTISE, ROSTER = "advertise-keys", "roster"
 SHARE, ROUTE = "share-keys", "route-shares"
@@ -84,22 +85,33 @@ class Agreed:
     """The invited, by position."""
     identities: tuple[bytes, ...]
     """The invited's registered verification keys, by position; none against an honest-but-curious server."""
+    masks: MaskCipher
+    """Whose keystream the masks are."""
     transcript: bytes
     """T0: a hash of all of this, the round, the attempt and the context."""
 
     @classmethod
     def on(
-        cls, terms: Terms, ring: Ring, parameters: Parameters, session: Session, identities: tuple[bytes, ...] = ()
+        cls,
+        terms: Terms,
+        ring: Ring,
+        parameters: Parameters,
+        session: Session,
+        identities: tuple[bytes, ...] = (),
+        *,
+        masks: MaskCipher = "aes-256-ctr",
     ) -> Agreed:
         """The agreement of a session."""
         adversary: Adversary = "malicious" if identities else "honest-but-curious"
-        transcript = session_hash(SUITE, terms, session, adversary.encode(), parameters.canonical(), *identities)
+        settled = (masks.encode(), adversary.encode(), parameters.canonical())
+        transcript = session_hash(SUITE, terms, session, *settled, *identities)
         return cls(
             terms=terms,
             ring=ring,
             parameters=parameters,
             parties=session.parties,
             identities=identities,
+            masks=masks,
             transcript=transcript,
         )
 

@@ -134,8 +134,8 @@ class Server(ScriptedRole):
         self._agreed.require_holders(self._roster.reach, self._sharers, self._answers)
         secrets = self._open()
         added, subtracted = self._masks_of_the_dead(secrets)
-        prg.mask(self._vector, subtract=self._self_masks(secrets))
-        prg.mask(self._vector, subtract=added, add=subtracted)
+        prg.mask(self._vector, subtract=self._self_masks(secrets), cipher=self._agreed.masks)
+        prg.mask(self._vector, subtract=added, add=subtracted, cipher=self._agreed.masks)
         self._sum = Sum(
             total=lifted(self._vector, self._agreed.ring.bits),
             contributors=tuple(client_index(self._agreed.parties[member]) for member in self._alive),
