@@ -8,7 +8,8 @@ import numpy as np
 
 from fedpriv.aggregation import envelope
 from fedpriv.aggregation.homomorphic import ADD, DECRYPT, ENCRYPT, HomomorphicDeployment
-from fedpriv.aggregation.protocol import Session, perform
+from fedpriv.aggregation.performance import perform
+from fedpriv.aggregation.protocol import Session
 from fedpriv.network import Network, StageCost, Wire
 from fedpriv.threat import AUTHORITY, CLIENT, SERVER, Party
 

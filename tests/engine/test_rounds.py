@@ -10,7 +10,8 @@ import pytest
 from algorithms import Constant, Make, Unchecked, execute
 
 import fedpriv as fp
-from fedpriv.engine import executors
+from fedpriv.aggregation import hosting
+from fedpriv.engine.executors import InlineCrew
 from fedpriv.errors import ConfigurationError, NonFiniteInput, RoundAborted
 from fedpriv.learning.update import Update
 from fedpriv.privacy import NoDP
@@ -95,18 +96,23 @@ class TestReproducible:
         self, chunk: int, federation: Any, plan: fp.Plan, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         expected = execute(federation, plan)
-        monkeypatch.setattr(executors, "CHUNK", chunk)
+        monkeypatch.setattr(hosting, "BLOCK", chunk)
         assert execute(federation, plan).frame["sha256"].tolist() == expected.frame["sha256"].tolist()
 
     def test_the_order_in_which_clients_train_changes_nothing(self, federation: Any, plan: fp.Plan) -> None:
-        class Backwards:
+        class Backwards(InlineCrew):
             """Trains the last client first, and hands results back in order."""
 
-            def map(self, task: Any, chunks: Any) -> Any:
-                cut = [[index] for chunk in chunks for index in chunk]
-                return iter([task(chunk) for chunk in reversed(cut)][::-1])
+            def map(self, task: Any, items: Any) -> Any:
+                cut = [[index] for block in items for index in block]
+                return iter([task(block) for block in reversed(cut)][::-1])
 
-        assert execute(federation, plan, executor=Backwards()).sha256 == execute(federation, plan).sha256
+        class Executor:
+            def start(self) -> Backwards:
+                return Backwards(1)
+
+        backwards = execute(federation, plan, executor=Executor(), ideal=True)
+        assert backwards.sha256 == execute(federation, plan).sha256
 
     def test_rounds_is_run_round_by_round(self, federation: Any, plan: fp.Plan) -> None:
         run = execute(federation, plan)

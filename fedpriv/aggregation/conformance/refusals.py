@@ -19,7 +19,7 @@ from fedpriv.aggregation.conformance.bench import (
     inputs,
     kind_of,
 )
-from fedpriv.aggregation.protocol import perform
+from fedpriv.aggregation.performance import perform
 from fedpriv.encoding import Integers
 from fedpriv.errors import (
     EncodingError,
