@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import pickle
 import signal
+import sys
 import traceback
 from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
 from multiprocessing.connection import Connection, wait
+from types import ModuleType
 from typing import Any, Final
 
-from fedpriv.aggregation.hosting import Block
+import cloudpickle  # type: ignore[import-untyped]
+
+from fedpriv.aggregation.hosting import Acted, Block
 from fedpriv.crypto import prg
 from fedpriv.errors import FedprivError, WorkerLost
 
@@ -48,7 +53,8 @@ class Worker:
     def __init__(self, context: Any, cores: int, cancel: Any) -> None:
         self.connection, theirs = context.Pipe()
         self._process = context.Process(target=_work, args=(theirs, cores, cancel), daemon=True)
-        self._process.start()
+        with _nameless_main():
+            self._process.start()
         theirs.close()  # so that its end shows as the end of the line
 
     def ask(self, command: Callable[..., Iterator[Any]], *arguments: Any) -> None:
@@ -65,7 +71,7 @@ class Worker:
     def answer(self) -> Any:
         """The next answer; waits for it."""
         try:
-            return self.connection.recv()
+            return pickle.loads(self.connection.recv_bytes())  # noqa: S301 -- over a pipe that nobody else has
         except (EOFError, ConnectionResetError) as error:
             raise self._lost() from error
 
@@ -84,6 +90,17 @@ class Worker:
             value=f"process {self._process.pid} ended with code {self._process.exitcode}",
             remedy="Look for what killed it (memory, above all); run with fewer workers.",
         )
+
+
+@contextmanager
+def _nameless_main() -> Iterator[None]:
+    """A worker does not run the user's script again: what the script defines reaches it by value."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 def answers(workers: Collection[Worker], *, failing: bool = True) -> list[tuple[Worker, Any]]:
@@ -122,17 +139,22 @@ def _work(line: Connection, cores: int, cancel: Any) -> None:
         except EOFError:
             return
         except Exception as error:
-            line.send(_failed(error))
-            line.send(DONE)
+            _answer(line, _failed(error))
+            _answer(line, DONE)
             continue
         try:
             for answer in command(home, *arguments):
-                line.send(answer)
+                _answer(line, answer)
                 if cancel.is_set():
                     break
         except Exception as error:
-            line.send(_failed(error))
-        line.send(DONE)
+            _answer(line, _failed(error))
+        _answer(line, DONE)
+
+
+def _answer(line: Connection, answer: object) -> None:
+    """Protocol messages by the fast pickle; all else by value where a class came from the user's script."""
+    line.send_bytes(pickle.dumps(answer) if isinstance(answer, Acted) else cloudpickle.dumps(answer))
 
 
 def _failed(error: Exception) -> _Failed:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import pickle
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -123,6 +126,19 @@ def test_map_keeps_the_order(crew: ProcessCrew) -> None:
     assert list(crew.map(lambda n: n * n, range(20))) == [n * n for n in range(20)]
     shared = crew.share(np.arange(5))
     assert list(crew.map(lambda n: int(shared.value.sum()) + n, range(3))) == [10, 11, 12]
+
+
+def test_a_script_without_a_guard(tmp_path: Path) -> None:
+    """Workers do not import the script; its own classes come back as what they are there."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from fedpriv.engine.processes import Processes\n"
+        "class Own:\n    pass\n"
+        "with Processes(1).start() as crew:\n"
+        "    print([isinstance(own, Own) for own in crew.map(lambda _: Own(), [0])])\n"
+    )
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=True)
+    assert done.stdout == "[True]\n"
 
 
 def test_map_ends_early(crew: ProcessCrew) -> None:
