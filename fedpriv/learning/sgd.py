@@ -11,12 +11,14 @@ import numpy as np
 
 from fedpriv.errors import ConfigurationError, DataError
 from fedpriv.learning import _check
+from fedpriv.learning.paths import Batching, Path, choose
 from fedpriv.learning.update import DELTA, Broadcast, ClientState, Update, train_each
 
 if TYPE_CHECKING:
     import torch
 
     from fedpriv.data import Client
+    from fedpriv.learning.packing import Rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +89,14 @@ class LocalSGD:
         """None: nothing stays with a client."""
         return None
 
+    def path(self, model: torch.nn.Module, batching: Batching = "auto") -> Path:
+        """Which way clients with this model are trained; see :mod:`fedpriv.learning.paths`.
+
+        Raises:
+            PlanError: a forced path that the model does not have.
+        """
+        return choose(model, batching).path
+
     def train(
         self,
         model: torch.nn.Module,
@@ -94,16 +104,24 @@ class LocalSGD:
         clients: Sequence[Client],
         states: Sequence[ClientState],
         rngs: Sequence[np.random.Generator],
+        *,
+        batching: Batching = "auto",
     ) -> list[Update]:
-        """Train a chunk of clients, one after the other; see :meth:`ClientUpdate.train`.
+        """Train a chunk of clients, together where the model allows it; see :meth:`ClientUpdate.train`.
 
         Raises:
             DataError: a client without records.
             NonFiniteInput: a client's training diverged.
-            TrainingFailed: anything else that a client's training raised.
+            TrainingFailed: anything else that training raised.
+            PlanError: a forced path that the model does not have.
         """
-        expected = self.payload(len(broadcast.parameters))
-        return train_each(self.train_one, expected, model, broadcast, clients, states, rngs)
+        way = self.path(model, batching)
+        if way == "loop":
+            expected = self.payload(len(broadcast.parameters))
+            return train_each(self.train_one, expected, model, broadcast, clients, states, rngs)
+        from fedpriv.learning.descent import descend
+
+        return descend(self, way, model, broadcast, clients, rngs)
 
     def train_one(
         self,
@@ -127,7 +145,8 @@ class LocalSGD:
 
         loss_sum, visited, steps = torch.zeros((), device=x.device), 0, 0
         for batch in self.batches(len(y), rng):
-            inputs, labels = (x, y) if batch is None else (x[batch], y[batch])
+            rows = None if batch is None else torch.from_numpy(batch)
+            inputs, labels = (x, y) if rows is None else (x[rows], y[rows])
             loss = torch.nn.functional.cross_entropy(model(inputs), labels)
             gradients = torch.autograd.grad(loss, weights, materialize_grads=True)
             with torch.no_grad():
@@ -147,7 +166,7 @@ class LocalSGD:
             metrics={"loss": float(loss_sum) / visited, "steps": float(steps)},
         )
 
-    def batches(self, examples: int, rng: np.random.Generator) -> Iterator[torch.Tensor | None]:
+    def batches(self, examples: int, rng: np.random.Generator) -> Iterator[Rows | None]:
         """The indices of each step's batch, in order; None where a batch is the whole data set.
 
         Raises:
@@ -163,12 +182,12 @@ class LocalSGD:
         return islice(_shuffled(examples, size, rng), steps)
 
 
-def _shuffled(examples: int, size: int, rng: np.random.Generator) -> Iterator[torch.Tensor | None]:
+def _shuffled(examples: int, size: int, rng: np.random.Generator) -> Iterator[Rows | None]:
     """Batches without end, each epoch in a new order."""
-    import torch
-
     while True:
         if size == examples:
             yield None
             continue
-        yield from torch.split(torch.from_numpy(rng.permutation(examples)), size)
+        order = rng.permutation(examples)
+        for start in range(0, examples, size):
+            yield order[start : start + size]

@@ -176,12 +176,28 @@ def check_update(update: Update, expected: Mapping[str, int], party: Party) -> N
             remedy="Make payload(parameters) and what train returns agree; turn tensors into numpy arrays.",
         )
     for name, vector in update.payload.items():
-        if not np.isfinite(vector).all():
-            raise NonFiniteInput(
-                "An update is finite.",
-                value=f"NaN or infinity in {name!r} of {party}",
-                remedy="Training diverged: lower the learning rate, or look for extreme values in the client's data.",
-            )
+        check_finite(name, vector[None], [party])
+
+
+def check_finite(name: str, rows: npt.NDArray[np.floating], parties: Sequence[Party]) -> None:
+    """Refuse updates of clients whose training diverged.
+
+    Args:
+        name: of the payload's entry.
+        rows: ``[n, d]``: one client's entry each.
+        parties: whose; the first bad one is named.
+
+    Raises:
+        NonFiniteInput: NaN or infinity.
+    """
+    if np.isfinite(rows).all():
+        return
+    party = parties[int(np.flatnonzero(~np.isfinite(rows).all(axis=1))[0])]
+    raise NonFiniteInput(
+        "An update is finite.",
+        value=f"NaN or infinity in {name!r} of {party}",
+        remedy="Training diverged: lower the learning rate, or look for extreme values in the client's data.",
+    )
 
 
 _Lifted = TypeVar("_Lifted", bound=type)

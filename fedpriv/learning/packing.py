@@ -1,0 +1,230 @@
+"""Ragged clients as rectangles: parameters stacked along a client axis, batches padded and masked.
+
+What the stacked and the vmapped path share. Clients with more steps stand first, so that those still at work are a
+prefix of the stack, and a step costs what its own batches need.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from fedpriv.errors import FedprivError
+from fedpriv.learning.vector import travelling
+from fedpriv.threat import client as client_party
+
+if TYPE_CHECKING:
+    from fedpriv.data import Client
+    from fedpriv.learning.update import Vector
+
+Rows: TypeAlias = npt.NDArray[np.int64]
+"""``[b] int64``: the records of a batch, as positions in the client's data."""
+Draw: TypeAlias = Callable[[int, np.random.Generator], Iterable[Rows | None]]
+"""``(examples, rng)`` → the batches of a client's turn; None: all of its records."""
+
+Number = TypeVar("Number", np.float32, np.float64, np.int64)
+
+ROOM = 2**25
+"""Numbers that a stack may hold at a time, parameters and padded batches together: 128 MiB of float32."""
+
+
+class Copies(ABC):
+    """Copies of one model, a client each, that are trained together.
+
+    Args:
+        model: of the architecture; it is not changed.
+        copies: how many, n.
+    """
+
+    parameters: list[torch.Tensor]
+    """The trainable ones in the module's order: ``[n, *shape]`` each, contiguous."""
+
+    def __init__(self, model: torch.nn.Module, copies: int) -> None:
+        self._all = [p.new_empty((copies, *p.shape), requires_grad=False) for p in travelling(model)]
+        trains = [p.requires_grad for p in model.parameters()]  # without buffers, parameters are all that travels
+        self.parameters = [p for p, is_trained in zip(self._all, trains, strict=True) if is_trained]
+
+    def load(self, vector: Vector) -> None:
+        """Every copy is this ``[d]`` vector."""
+        sizes = [p[0].numel() for p in self._all]
+        for p, piece in zip(self._all, torch.split(torch.tensor(vector), sizes), strict=True):
+            p.copy_(piece.view(p.shape[1:]))
+
+    def flatten(self) -> npt.NDArray[np.float32]:
+        """``[n, d] float32``: each copy as :func:`fedpriv.learning.flatten` gives it."""
+        rows: npt.NDArray[np.float32] = torch.cat([p.flatten(1) for p in self._all], dim=1).cpu().numpy()
+        return rows
+
+    @abstractmethod
+    def backward(self, x: torch.Tensor, y: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+        """Cross entropies ``[k, b]`` of the first k copies on a batch each; :meth:`add` then has the gradients.
+
+        Args:
+            x: ``[k, b, *shape]``.
+            y: ``[k, b] int64``.
+            weights: ``[k, b]``: of each example in the sum that is differentiated; 0 where there is none.
+        """
+
+    @abstractmethod
+    def add(self, targets: Sequence[torch.Tensor], *, beta: float, alpha: float) -> None:
+        """Target = beta · target + alpha · gradient for the first k copies, in place.
+
+        Args:
+            targets: one ``[n, *shape]`` for each of :attr:`parameters`.
+            beta: not 0.
+            alpha: of the gradients that :meth:`backward` left.
+        """
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One step's batches of the clients that still have a step."""
+
+    x: torch.Tensor
+    """``[k, b, *shape]``; padding repeats an example of the same batch, so it brings in no number of its own."""
+    y: torch.Tensor
+    """``[k, b] int64``."""
+    mask: torch.Tensor
+    """``[k, b] float32``: 1 where there is an example, 0 in padding."""
+    counts: torch.Tensor
+    """``[k] float32``: examples of each."""
+
+    def __len__(self) -> int:
+        return len(self.counts)
+
+
+class Packed:
+    """A turn of several clients, step by step.
+
+    Args:
+        clients: whose data.
+        turns: each client's batches in order, as from :func:`turns`. A batch may be empty.
+        device: where the batches go.
+    """
+
+    def __init__(self, clients: Sequence[Client], turns: Sequence[Sequence[Rows]], device: torch.device) -> None:
+        given = np.array([len(turn) for turn in turns])
+        self.order: npt.NDArray[np.int64] = np.argsort(-given, kind="stable")
+        """``[n]``: position of each client in what was given; those with more steps first."""
+        self.steps: npt.NDArray[np.int64] = given[self.order]
+        """``[n]``: steps of each client, in that order."""
+        ordered = [clients[i] for i in self.order]
+        n, last = len(ordered), int(self.steps.max(initial=0))
+        batches = [batch for i in self.order for batch in turns[i]]
+        sizes = np.fromiter(map(len, batches), dtype=np.int64, count=len(batches))
+        # Of each batch: whose it is, and of which step. Clients come one after the other.
+        owner = np.repeat(np.arange(n), self.steps)
+        step = np.arange(len(batches)) - np.repeat(np.cumsum(self.steps) - self.steps, self.steps)
+        self.counts: npt.NDArray[np.int64] = np.zeros((last, n), dtype=np.int64)
+        """``[steps, n]``: examples of each batch."""
+        self.counts[step, owner] = sizes
+        wide = int(sizes.max(initial=0)) or 1
+        start = np.cumsum([0, *(len(client) for client in ordered)])[:-1]
+        rows = np.zeros((last, n, wide), dtype=np.int64)
+        if batches:
+            slot = np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+            place = np.repeat((step * n + owner) * wide, sizes) + slot
+            rows.reshape(-1)[place] = np.concatenate(batches) + np.repeat(start[owner], sizes)
+        inside = np.arange(wide) < self.counts[:, :, None]
+        own = np.where(self.counts > 0, rows[:, :, 0], start)[:, :, None]
+        self._rows = torch.from_numpy(np.where(inside, rows, own)).to(device)
+        self._mask = torch.from_numpy(inside.astype(np.float32)).to(device)
+        self._x, self._y = _gathered(ordered, device)
+        self._device = device
+
+    def __iter__(self) -> Iterator[Batch]:
+        for t in range(len(self.counts)):
+            k, b = int(np.count_nonzero(self.steps > t)), max(1, int(self.counts[t].max()))
+            rows = self._rows[t, :k, :b].reshape(-1)
+            yield Batch(
+                x=self._x.index_select(0, rows).view(k, b, *self._x.shape[1:]),
+                y=self._y.index_select(0, rows).view(k, b),
+                mask=self._mask[t, :k, :b],
+                counts=torch.from_numpy(self.counts[t, :k].astype(np.float32)).to(self._device),
+            )
+
+    def restored(self, rows: npt.NDArray[Number]) -> npt.NDArray[Number]:
+        """``[n, …]`` from this order to the one given."""
+        back = np.empty_like(rows)
+        back[self.order] = rows
+        return back
+
+
+def turns(
+    clients: Sequence[Client], rngs: Sequence[np.random.Generator], draw: Draw, torch_seed: bool = True
+) -> list[list[Rows]]:
+    """Every client's batches, drawn as in its turn of the loop: torch's seed first, which nothing here needs.
+
+    Args:
+        clients: whose turn.
+        rngs: each one's own.
+        draw: makes the batches.
+        torch_seed: whether a turn begins with the draw of torch's seed.
+
+    Raises:
+        FedprivError: what ``draw`` raises, with a note that names the client.
+    """
+    made = []
+    for client, rng in zip(clients, rngs, strict=True):
+        if torch_seed:
+            rng.integers(2**63)
+        try:
+            made.append([np.arange(len(client)) if batch is None else batch for batch in draw(len(client), rng)])
+        except FedprivError as error:
+            error.add_note(f"While {client_party(client.index)} trained.")
+            raise
+    return made
+
+
+def stacks(rows: Sequence[int], numbers_per_row: int, parameters: int) -> list[list[int]]:
+    """Cut a block so that each stack stays within :data:`ROOM`, similar batch sizes together: positions of clients.
+
+    A single client may exceed it; its data is then in memory as in the loop.
+
+    Args:
+        rows: each client's largest batch.
+        numbers_per_row: what an example takes, activations included.
+        parameters: of the model; three copies of them are held.
+    """
+    cut: list[list[int]] = []
+    for position in sorted(range(len(rows)), key=lambda i: -rows[i]):
+        # The first of a stack has its largest batch, to which the others are padded.
+        if not cut or (len(cut[-1]) + 1) * (rows[cut[-1][0]] * numbers_per_row + 3 * parameters) > ROOM:
+            cut.append([])
+        cut[-1].append(position)
+    return [sorted(stack) for stack in cut]
+
+
+def numbers_per_row(model: torch.nn.Module, client: Client) -> int:
+    """What one example takes in a stack: itself, and a number for every unit of every layer."""
+    return int(client.x[0].size) + 2 * sum(len(p) for p in model.parameters() if p.ndim)
+
+
+_HELD: WeakKeyDictionary[Client, dict[torch.device, tuple[torch.Tensor, torch.Tensor]]] = WeakKeyDictionary()
+"""Clients' data on accelerators, as long as the clients live."""
+
+
+def held(client: Client, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """A client's x and y on a device. On an accelerator they stay there; on the CPU x and y are copies."""
+    if device.type == "cpu":
+        return torch.tensor(client.x), torch.tensor(client.y)
+    kept = _HELD.setdefault(client, {})
+    if device not in kept:
+        kept[device] = (torch.tensor(client.x, device=device), torch.tensor(client.y, device=device))
+    return kept[device]
+
+
+def _gathered(clients: Sequence[Client], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """All records of these clients, one after the other."""
+    if device.type == "cpu":
+        x, y = np.concatenate([c.x for c in clients]), np.concatenate([c.y for c in clients])
+        return torch.from_numpy(x), torch.from_numpy(y)
+    parts = [held(client, device) for client in clients]
+    return torch.cat([x for x, _ in parts]), torch.cat([y for _, y in parts])
