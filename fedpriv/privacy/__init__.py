@@ -1,8 +1,8 @@
 """Sampling, clipping, mechanisms, the ledger and its accountants."""
 
-from fedpriv.privacy.budget import Budget, check_delta, solve_noise_multiplier
+from fedpriv.privacy.budget import Budget, check_delta, solve_noise_multiplier, solve_record_noise_multiplier
 from fedpriv.privacy.clipping import clip_rows, round_within
-from fedpriv.privacy.event import LedgerEvent, Unit
+from fedpriv.privacy.event import LedgerEvent, Unit, record_event
 from fedpriv.privacy.gaussian import CentralGaussian
 from fedpriv.privacy.ledger import Ledger
 from fedpriv.privacy.mechanism import (
@@ -48,6 +48,8 @@ __all__ = [
     "Unit",
     "check_delta",
     "clip_rows",
+    "record_event",
     "round_within",
     "solve_noise_multiplier",
+    "solve_record_noise_multiplier",
 ]

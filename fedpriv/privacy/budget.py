@@ -6,13 +6,15 @@ import math
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from fedpriv.errors import BudgetUnreachable, ConfigurationError, PlanError, UnsupportedAccounting
-from fedpriv.privacy.event import GAUSSIAN, LedgerEvent, Unit
+from fedpriv.privacy.accounting import Accountant
+from fedpriv.privacy.event import GAUSSIAN, LedgerEvent, Unit, record_event
 from fedpriv.privacy.ledger import Ledger
 from fedpriv.privacy.mechanism import Setting
 from fedpriv.privacy.sampling import SamplingRecord
-from fedpriv.threat import Observer, parties_of
+from fedpriv.threat import PUBLIC, Observer, ThreatModel, View, parties_of
 
 _PRECISION = 5e-4
 """The solved noise spends the budget to within this share of ε."""
@@ -49,16 +51,17 @@ class Budget:
         parties_of(self.observer)
 
 
-def check_delta(delta: float, population: int) -> None:
-    """Raises ConfigurationError unless δ < 1 / population.
+def check_delta(delta: float, units: int, unit: Unit = "client") -> None:
+    """Raises ConfigurationError unless δ < 1 / units: clients, or the records of the smallest client.
 
-    At δ = 1/n a mechanism that publishes one client's data in full meets (0, δ).
+    At δ = 1/n a mechanism that publishes one unit's data in full meets (0, δ).
     """
-    if not delta < 1.0 / population:
+    if not delta < 1.0 / units:
+        of = "clients" if unit == "client" else "records of the smallest client"
         raise ConfigurationError(
-            f"δ is below one over the number of clients, 1/{population}.",
+            f"δ is below one over the number of {of}, 1/{units}.",
             value=delta,
-            remedy=f"Give delta ≤ {0.1 / population:.1g}, or more clients.",
+            remedy=f"Give delta ≤ {0.1 / units:.1g}, or more {unit}s.",
         )
 
 
@@ -113,6 +116,46 @@ def solve_noise_multiplier(budget: Budget, setting: Setting) -> float:
         )
     start = _solve(lambda z: stated(z, uncut), budget.epsilon, start, factor=1.25)
     return start if uncut == record else _solve(stated, budget.epsilon, start, factor=1.01)
+
+
+@lru_cache(maxsize=256)
+def solve_record_noise_multiplier(budget: Budget, *, rate: float, steps: int, participations: int) -> float:
+    """The smallest noise multiplier of DP-SGD with which a client's records stay within the budget.
+
+    The same against every observer: each client's noise is inside what it sends.
+
+    Args:
+        budget: with unit ``"record"``.
+        rate: at which each step draws its batch, in (0, 1].
+        steps: noisy steps in a round.
+        participations: the most rounds that a client takes part in.
+
+    Raises:
+        PlanError: a budget per client.
+    """
+    if budget.unit != "record":
+        raise PlanError(
+            "Noise on a client's own steps is budgeted per record.",
+            value=budget.unit,
+            remedy='Use unit="record", or a mechanism that noises the sum of clients\' updates.',
+        )
+    everybody = ThreatModel(
+        adversary="honest-but-curious",
+        corrupt=0.0,
+        assumptions=(),
+        reference="",
+        learns={PUBLIC: frozenset({View.FINAL_MODEL})},
+    )
+
+    def spent(noise_multiplier: float, accountant: Accountant | None = None) -> float:
+        steps_taken = record_event(
+            client=0, rate=rate, steps=steps, noise_multiplier=noise_multiplier, clip_norm=1.0, noise_source="os"
+        )
+        ledger = Ledger(threat=everybody, population=1, events=(replace(steps_taken, count=steps * participations),))
+        return ledger.epsilon(budget.delta, observer="public", unit="record", accountant=accountant)
+
+    start = _solve(lambda z: spent(z, "rdp"), budget.epsilon, 1.0, factor=2.0)
+    return _solve(spent, budget.epsilon, start, factor=1.25)
 
 
 def _planned(noise_multiplier: float, setting: Setting, record: SamplingRecord | None) -> Ledger:

@@ -10,6 +10,7 @@ from fedpriv.errors import ConfigurationError
 from fedpriv.privacy.mechanism import Adjacency, Outcome, RoundSpec, Trust
 from fedpriv.privacy.sampling import SamplingRecord
 from fedpriv.randomness import NoiseSource
+from fedpriv.threat import client as party_of
 
 Unit: TypeAlias = Literal["client", "record"]
 """Whose contribution is hidden: all data of a client, or one example of a client."""
@@ -24,14 +25,18 @@ POPULATION = "population"
 class LedgerEvent:
     """One release of one mechanism (or ``count`` equal ones), as it happened.
 
+    Per record, an event is one client's participation in a round: ``count`` noisy steps on batches of its own records,
+    drawn by the client and told to nobody.
+
     Args:
         round: the round, from 0.
         step: the step inside the round (local steps of DP-SGD); 0 for one release a round.
         mechanism: ``"gaussian"``, ``"non-private"``; an open string, refused by an accountant that does not know it.
-        unit: what a neighbouring federation differs in.
+        unit: what a neighbouring federation differs in: a client's contribution, or one record of one client.
         scope: ``"population"``, or the party whose records the event touches (``client/17``).
-        adjacency: which federations are neighbours.
-        sampling: how the cohort was drawn; None where no accountant models it.
+        adjacency: which federations are neighbours; per record ``"add-remove"``.
+        sampling: how the cohort was drawn; None where no accountant models it. Per record: how the batch of each step
+            was, with a population of 0, for the number of a client's records is private.
         clip_norm: L2 bound of one unit's contribution; None where there is none.
         planned_noise_multiplier: σ / clip_norm that the plan promised; 0 for none.
         noise_multiplier: σ / clip_norm that was achieved; every ε is computed from this one.
@@ -39,7 +44,8 @@ class LedgerEvent:
         contributors: how many contributed; 0 for a round that ended without a release, or released noise alone. Such
             rounds are recorded too: amplification counts every round in which a cohort was drawn.
         cohort: indices of the clients that took part, sorted. Not only those who survived: a client whose vector was
-            dropped is charged as if it were in the sum, which bounds it from above, unless nobody was in it.
+            dropped is charged as if it were in the sum, which bounds it from above, unless nobody was in it. Per
+            record the one client of the scope.
         trust: where the noise was added.
         noise_source: ``"os"``: a claim; ``"seeded"``: of the mechanism, simulated.
         count: how many equal releases this event stands for.
@@ -95,4 +101,38 @@ def event_of(spec: RoundSpec, outcome: Outcome, *, mechanism: str, trust: Trust)
         cohort=outcome.cohort,
         trust=trust,
         noise_source=outcome.noise,
+    )
+
+
+def record_event(
+    *, client: int, rate: float, steps: int, noise_multiplier: float, clip_norm: float, noise_source: NoiseSource
+) -> LedgerEvent:
+    """One client's participation in a round: noisy steps on Poisson batches of its records. All of it is public.
+
+    The round is 0; whoever knows it says so with ``dataclasses.replace``.
+
+    Args:
+        client: its index.
+        rate: the probability of a record to be in a step's batch, in (0, 1].
+        steps: how many.
+        noise_multiplier: σ / clip_norm of the noise on each step's sum of clipped gradients.
+        clip_norm: L2 bound of one record's gradient.
+        noise_source: of the noise, and of the batches.
+    """
+    return LedgerEvent(
+        round=0,
+        mechanism=GAUSSIAN,
+        unit="record",
+        scope=party_of(client),
+        adjacency="add-remove",
+        sampling=SamplingRecord(kind="poisson", rate=rate, population=0),
+        clip_norm=clip_norm,
+        planned_noise_multiplier=noise_multiplier,
+        noise_multiplier=noise_multiplier,
+        planned_contributors=1,
+        contributors=1,
+        cohort=(client,),
+        trust="local",
+        noise_source=noise_source,
+        count=steps,
     )

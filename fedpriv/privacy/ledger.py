@@ -5,18 +5,19 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from fedpriv.errors import ConfigurationError, PrivacyError, UnsupportedAccounting
 from fedpriv.privacy import accounting
-from fedpriv.privacy.accounting import Accountant, Conversion
+from fedpriv.privacy.accounting import Accountant, Composition, Conversion
 from fedpriv.privacy.event import LedgerEvent, Unit
 from fedpriv.privacy.exposure import Exposure, exposure
 from fedpriv.privacy.mechanism import Adjacency
 from fedpriv.privacy.sampling import SamplingRecord
 from fedpriv.privacy.statement import Statement
-from fedpriv.threat import Observer, ThreatModel, View, parties_of
+from fedpriv.threat import Observer, ThreatModel, View, client, parties_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,10 +35,16 @@ class Ledger:
     There is no "the ε": every figure is against an observer, for a unit, under an adjacency. A client's releases
     compose; the worst-placed client is reported. ε is an upper bound.
 
+    A ledger holds what every round released, per client, and where clients train by DP-SGD what each participation
+    amounts to, per record. The two units are stated apart and never composed; per record neighbours are federations of
+    which one has a single record more, at one client, and every claim rests on that client's own noise.
+
     Args:
         threat: the resolved model: who sees what, broadcasts and releases included.
         population: clients of the federation.
-        adjacency: which federations are neighbours; every event must agree.
+        adjacency: which federations are neighbours, per client; every event per client must agree.
+        records: the fewest records that a client holds, to say whether δ means anything per record; None: not known.
+            It is private: a ledger that leaves the simulator takes a public bound from below.
 
     Guarantees: an observer who sees the cohort gets no amplification, and each client is charged for the rounds it
         really took part in; one who does not gets amplification where a theorem gives it. Noise added after the sum
@@ -46,7 +53,8 @@ class Ledger:
         amplification is counted on, the seed that drew the cohorts is secret, and rounds that ended without a release
         are recorded as well; the threat model is true; dp-accounting is right.
     Does not hide: what is not an event. Metrics and tuning that read clients' data are releases of their own, and so is
-        a run that ends because an update was not finite.
+        a run that ends because an update was not finite. Per record: which clients there are, and a client's records
+        from itself.
     Reference: Abadi et al. 2016; Mironov 2017; Koskela, Jälkö and Honkela 2020; Balle and Wang 2018.
     """
 
@@ -57,6 +65,7 @@ class Ledger:
         population: int,
         adjacency: Adjacency = "zero-out",
         events: Iterable[LedgerEvent] = (),
+        records: int | None = None,
     ) -> None:
         if adjacency not in ("zero-out", "add-remove", "replace-one"):
             raise ConfigurationError(
@@ -66,8 +75,13 @@ class Ledger:
             raise ConfigurationError(
                 "A population has at least one client.", value=population, remedy="Give the federation's client count."
             )
+        if records is not None and records < 1:
+            raise ConfigurationError(
+                "A client holds at least one record.", value=records, remedy="Give the smallest client's, or None."
+            )
         self.threat = threat
         self.population = population
+        self.records = records
         self.adjacency: Adjacency = adjacency
         self._events: list[LedgerEvent] = []
         for event in events:
@@ -79,33 +93,30 @@ class Ledger:
         return tuple(self._events)
 
     @property
-    def unit(self) -> Unit:
-        """The unit of every event; ``"client"`` while there is none."""
-        return self._events[0].unit if self._events else "client"
+    def units(self) -> tuple[Unit, ...]:
+        """The units of its events, ``"client"`` first; ``("client",)`` while there is none."""
+        return tuple(sorted({event.unit for event in self._events})) or ("client",)
 
     @property
     def rounds(self) -> int:
         """How many releases there were; rounds that ended without one do not count."""
-        return sum(event.count for event in self._events if event.contributors)
+        return sum(event.count for event in self._events if event.unit == "client" and event.contributors)
 
     def append(self, event: LedgerEvent) -> None:
         """Record a release.
 
         Raises:
-            PrivacyError: its unit or adjacency is not the ledger's.
+            PrivacyError: its adjacency is not the ledger's; an event per record that is not one client's, under
+                add-remove.
             ConfigurationError: a client outside the population.
         """
-        if event.adjacency != self.adjacency:
+        if event.unit == "record":
+            _check_records_of_one_client(event)
+        elif event.adjacency != self.adjacency:
             raise PrivacyError(
-                f"Every event of this ledger is under {self.adjacency} adjacency.",
+                f"Every event per client of this ledger is under {self.adjacency} adjacency.",
                 value=event.adjacency,
                 remedy="Keep one ledger for each adjacency: their ε do not compose.",
-            )
-        if self._events and event.unit != self.unit:
-            raise PrivacyError(
-                f"Every event of this ledger is per {self.unit}.",
-                value=event.unit,
-                remedy="Keep one ledger for each unit: their ε do not compose.",
             )
         if event.cohort and not 0 <= min(event.cohort) <= max(event.cohort) < self.population:
             raise ConfigurationError(
@@ -120,6 +131,7 @@ class Ledger:
         delta: float,
         *,
         observer: Observer,
+        unit: Unit = "client",
         accountant: Accountant | None = None,
         conversion: Conversion = "improved",
         beside: bool = True,
@@ -127,58 +139,60 @@ class Ledger:
         """The ε at δ against an observer, with everything that qualifies it.
 
         Args:
-            delta: in (0, 1); at or above one over the population the statement says that it means little.
+            delta: in (0, 1); at or above one over the number of units the statement says that it means little.
             observer: ``"server"``, ``"public"``, ``"participant"``, ``"authority"`` or a Coalition.
+            unit: ``"client"``, or ``"record"`` where clients train by DP-SGD.
             accountant: None takes PLD where it applies, else RDP.
             conversion: ``"classic"`` reproduces papers before about 2020; for RDP only.
             beside: also compute ε by RDP.
 
         Raises:
-            UnsupportedAccounting: an event without a theorem.
-            ConfigurationError: an unknown observer, accountant or conversion; δ out of range.
+            UnsupportedAccounting: an event without a theorem; per record, a ledger without events per record.
+            ConfigurationError: an unknown observer, unit, accountant or conversion; δ out of range.
         """
         if not 0.0 < delta < 1.0:
             raise ConfigurationError("δ is in (0, 1).", value=delta, remedy="Give less than one over the population.")
-        _check_choice("accountant", accountant, (None, "pld", "rdp"))
-        _check_choice("conversion", conversion, ("improved", "classic"))
-        found = self._exposure(observer)
+        found = self._exposure(observer, unit, accountant, conversion)
         reason, amplified = found.reason, found.amplified
+        adjacency = self._adjacency(unit)
         chosen: Accountant = accountant or "pld"
         epsilon, rdp_epsilon = math.inf, None
-        if found.composition is not None:
-            chosen = accountant or accounting.headline(found.composition)
-            epsilon = accounting.epsilon(found.composition, delta, self.adjacency, chosen, conversion)
+        if found.compositions is not None:
+
+            def spent(composition: Composition, by: Accountant) -> float:
+                return accounting.epsilon(composition, delta, adjacency, by, conversion)
+
+            best = {c: accountant or accounting.headline(c) for c in found.compositions}
+            worst = max(found.compositions, key=lambda c: spent(c, best[c]))
+            chosen = best[worst]
+            epsilon = spent(worst, chosen)
             if amplified:
-                whole = found.composition.unamplified(self.adjacency)
-                amplified = epsilon < accounting.epsilon(whole, delta, self.adjacency, chosen, conversion)
-                if not amplified:
+                amplified = epsilon < spent(worst.unamplified(adjacency), chosen)
+                if not amplified and unit == "client":
                     reason = "the cohort is hidden, but sampling amplifies nothing here: every release counts in full"
             if chosen == "rdp":
                 rdp_epsilon = epsilon
             elif beside:
-                try:
-                    rdp_epsilon = accounting.epsilon(found.composition, delta, self.adjacency, "rdp", conversion)
-                except UnsupportedAccounting:
-                    rdp_epsilon = None
-        if delta >= 1.0 / self.population:
-            reason += f"; δ is not below 1/{self.population}, so publishing one client in full would meet it"
-        finite = 0.0 < epsilon < math.inf
-        hidden = found.composition is not None and bool(parties_of(observer) & self.threat.computational)
+                with suppress(UnsupportedAccounting):
+                    rdp_epsilon = max(spent(c, "rdp") for c in found.compositions)
+        reason += self._meaningless(delta, unit)
+        simulated = any(event.noise_source == "seeded" for event in self._events if event.unit == unit)
+        holds = bool(parties_of(observer) & self.threat.computational)
         return Statement(
             epsilon=epsilon,
             delta=delta,
             observer=str(observer),
-            unit=self.unit,
-            adjacency=self.adjacency,
+            unit=unit,
+            adjacency=adjacency,
             accountant=chosen,
             conversion=conversion,
             rdp_epsilon=rdp_epsilon,
-            rounds=self.rounds,
+            rounds=self._rounds(unit),
             participations=found.participations,
             amplified=amplified,
             reason=reason,
-            computational=hidden and bool(self._events),
-            simulated=finite and any(event.noise_source == "seeded" for event in self._events),
+            computational=found.compositions is not None and holds and not found.local and bool(self._events),
+            simulated=0.0 < epsilon < math.inf and simulated,
         )
 
     def epsilon(
@@ -186,6 +200,7 @@ class Ledger:
         delta: float,
         *,
         observer: Observer,
+        unit: Unit = "client",
         accountant: Accountant | None = None,
         conversion: Conversion = "improved",
     ) -> float:
@@ -194,7 +209,9 @@ class Ledger:
         Raises:
             UnsupportedAccounting, ConfigurationError: see :meth:`statement`.
         """
-        statement = self.statement(delta, observer=observer, accountant=accountant, conversion=conversion, beside=False)
+        statement = self.statement(
+            delta, observer=observer, unit=unit, accountant=accountant, conversion=conversion, beside=False
+        )
         return statement.epsilon
 
     def delta(
@@ -202,6 +219,7 @@ class Ledger:
         epsilon: float,
         *,
         observer: Observer,
+        unit: Unit = "client",
         accountant: Accountant | None = None,
         conversion: Conversion = "improved",
     ) -> float:
@@ -210,31 +228,27 @@ class Ledger:
         Raises:
             UnsupportedAccounting, ConfigurationError: see :meth:`statement`.
         """
-        _check_choice("accountant", accountant, (None, "pld", "rdp"))
-        _check_choice("conversion", conversion, ("improved", "classic"))
-        found = self._exposure(observer)
-        if found.composition is None:
+        found = self._exposure(observer, unit, accountant, conversion)
+        if found.compositions is None:
             return 1.0
-        chosen = accountant or accounting.headline(found.composition)
-        return accounting.delta(found.composition, epsilon, self.adjacency, chosen, conversion)
+        return max(
+            accounting.delta(c, epsilon, self._adjacency(unit), accountant or accounting.headline(c), conversion)
+            for c in found.compositions
+        )
 
     def would_exceed(self, budget: Budget, *further: LedgerEvent) -> bool:
         """Whether the ledger, with further events, is over a budget.
 
         Raises:
-            PrivacyError: the budget is for another unit.
+            UnsupportedAccounting: see :meth:`statement`.
         """
-        if budget.unit != self.unit:
-            raise PrivacyError(
-                f"This ledger is per {self.unit}.", value=budget.unit, remedy="Compare it with a budget of that unit."
-            )
         ledger = Ledger(
             threat=self.threat,
             population=self.population,
             adjacency=self.adjacency,
             events=(*self._events, *further),
         )
-        return ledger.epsilon(budget.delta, observer=budget.observer) > budget.epsilon
+        return ledger.epsilon(budget.delta, observer=budget.observer, unit=budget.unit) > budget.epsilon
 
     def frame(self) -> pd.DataFrame:
         """One row per event; cohorts as their sizes."""
@@ -257,6 +271,7 @@ class Ledger:
             "versions": {name: version(name) for name in ("dp-accounting", "numpy", "scipy")},
             "population": self.population,
             "adjacency": self.adjacency,
+            "records": self.records,
             "threat": _threat_to(self.threat),
             "events": [asdict(event) for event in self._events],
         }
@@ -277,6 +292,7 @@ class Ledger:
                 threat=_threat_from(content["threat"]),
                 population=content["population"],
                 adjacency=content["adjacency"],
+                records=content.get("records"),
                 events=[_event_from(event) for event in content["events"]],
             )
         except (ValueError, KeyError, TypeError) as error:
@@ -298,13 +314,49 @@ class Ledger:
         frame = self.frame()
         return f"<p>{self!r}</p>" + (frame.to_html(index=False) if len(frame) else "<p>nothing released</p>")
 
-    def _exposure(self, observer: Observer) -> Exposure:
+    def _exposure(
+        self, observer: Observer, unit: Unit, accountant: Accountant | None, conversion: Conversion
+    ) -> Exposure:
+        _check_choice("unit", unit, ("client", "record"))
+        _check_choice("accountant", accountant, (None, "pld", "rdp"))
+        _check_choice("conversion", conversion, ("improved", "classic"))
         return exposure(
             self._events,
             threat=self.threat,
             observer=observer,
             population=self.population,
             adjacency=self.adjacency,
+            unit=unit,
+        )
+
+    def _adjacency(self, unit: Unit) -> Adjacency:
+        return "add-remove" if unit == "record" else self.adjacency
+
+    def _rounds(self, unit: Unit) -> int:
+        if unit == "client":
+            return self.rounds
+        return len({event.round for event in self._events if event.unit == "record"})
+
+    def _meaningless(self, delta: float, unit: Unit) -> str:
+        units = self.population if unit == "client" else self.records
+        if units is None or delta < 1.0 / units:
+            return ""
+        whose = " of the smallest client" if unit == "record" else ""
+        return f"; δ is not below 1/{units}, so publishing one {unit}{whose} in full would meet it"
+
+
+def _check_records_of_one_client(event: LedgerEvent) -> None:
+    if event.adjacency != "add-remove":
+        raise PrivacyError(
+            "Per record neighbours differ in one record that is there or not.",
+            value=event.adjacency,
+            remedy='Record the event with adjacency="add-remove".',
+        )
+    if len(event.cohort) != 1 or event.scope != client(event.cohort[0]):
+        raise PrivacyError(
+            "An event per record is one client's: its scope, and alone in its cohort.",
+            value=f"{event.scope} with {len(event.cohort)} clients",
+            remedy='Record each client\'s steps as an event of its own, e.g. scope="client/3", cohort=(3,).',
         )
 
 

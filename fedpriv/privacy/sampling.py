@@ -24,7 +24,7 @@ class SamplingRecord:
         kind: ``"none"`` (everybody takes part), ``"poisson"`` (independent coins), ``"fixed-size"`` (without
             replacement).
         rate: the probability that a given client is drawn, in (0, 1].
-        population: clients to draw from.
+        population: clients to draw from; 0 where it is private (a client's records, of which it draws batches).
         size: of a fixed-size cohort; else None.
         max_cohort: the size to which a larger Poisson cohort is cut; None: never cut.
         min_cohort: a smaller cohort ends its round without a release. That shows something of who was drawn, so the

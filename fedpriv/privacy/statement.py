@@ -12,7 +12,7 @@ from fedpriv.privacy.mechanism import Adjacency
 
 _NEIGHBOURS = {
     "zero-out": "zeroing one {unit}'s contribution",
-    "add-remove": "adding or removing one {unit}",
+    "add-remove": "adding or removing one {unit}",  # per record: of one client
     "replace-one": "replacing one {unit}'s data",
 }
 
@@ -30,9 +30,11 @@ class Statement:
         accountant: which accountant gave ``epsilon``.
         conversion: from RDP to (ε, δ), where that was used.
         rdp_epsilon: ε by RDP, always beside; None where RDP has no theorem.
-        rounds: how many releases the ledger holds.
-        participations: releases the worst-placed client took part in; None where amplification hides that.
-        amplified: whether the secrecy of the cohort was counted on, hence of the seed that drew it.
+        rounds: how many releases the ledger holds; per record the rounds in which somebody trained.
+        participations: releases (per record: rounds) the worst-placed client took part in; None where amplification
+            hides that.
+        amplified: whether the secrecy of the cohort was counted on, hence of the seed that drew it; per record that of
+            the batches, which where noise is no simulation come from the operating system's generator too.
         reason: why it is this number, in words.
         computational: the observer holds ciphertexts or masked vectors: the claim rests on their security too.
         simulated: the noise came from a seeded stream: ε is of the mechanism, simulated, and no claim about this run.
@@ -66,7 +68,7 @@ class Statement:
             marks += ", if the cryptography holds"
         if self.simulated:
             marks += ", of the mechanism, simulated (seeded noise)"
-        elif self.amplified:
+        elif self.amplified and self.unit == "client":
             marks += ", if the seed that drew the cohorts stays secret"
         return (
             f"Against the {self.observer}: ε = {format_epsilon(self.epsilon)} at δ = {self.delta:g} for {neighbours} "
