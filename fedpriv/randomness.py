@@ -12,10 +12,11 @@ import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, overload
 
 import numpy as np
 import numpy.typing as npt
+from numpy.random.bit_generator import ISeedSequence
 
 from fedpriv.errors import ConfigurationError
 
@@ -30,8 +31,9 @@ Gaussian: TypeAlias = Callable[[int], npt.NDArray[np.float64]]
 class Streams:
     """Independent generators, one for each (purpose, round, client), all derived from one seed.
 
-    A stream depends on nothing else: not on the order of calls, the cohort, or which worker asks. Philox is keyed with
-    a hash of (seed, purpose, round) and starts at a counter that belongs to the client alone.
+    A stream depends on nothing else: not on the order of calls, the cohort, or which worker asks. Its generator
+    (PCG64 DXSM) starts from the 256 bits of SHA-256 over (seed, purpose, round, client), its increment included, so
+    two streams that meet would be a collision of the hash.
 
     Args:
         seed: the run's seed, any non-negative integer. There is no default.
@@ -49,16 +51,51 @@ class Streams:
         """The generator of this purpose, round and client; equal arguments give equal streams."""
         return self.generators(purpose, round, [client])[0]
 
-    def generators(self, purpose: str, round: int, clients: Sequence[int]) -> list[np.random.Generator]:
-        """One generator for each client, in their order."""
-        material = f"fedpriv/stream/v1|{int(self.seed)}|{purpose}|{round}".encode()
-        key = np.frombuffer(hashlib.sha256(material).digest()[:16], dtype="<u8")
-        # The client sits in the counter's top word: streams are 2^192 blocks apart and cannot meet.
-        return [np.random.Generator(np.random.Philox(key=key, counter=[0, 0, 0, int(client)])) for client in clients]
+    def generators(self, purpose: str, round: int, clients: Sequence[int]) -> Sequence[np.random.Generator]:
+        """One generator for each client, in their order; each is made when it is first asked for."""
+        return _Generators(f"fedpriv/stream/v2|{int(self.seed)}|{purpose}|{round}|".encode(), clients)
 
     def integer(self, purpose: str, round: int = 0, client: int = 0) -> int:
         """A 63-bit integer, to seed a generator that is not numpy's (torch's)."""
         return int(self.generator(purpose, round, client).integers(0, 2**63))
+
+
+class _Generators(Sequence[np.random.Generator]):
+    """Generators that cost nothing until they are used: most mechanisms draw nothing for most clients."""
+
+    def __init__(self, prefix: bytes, clients: Sequence[int]) -> None:
+        self._common = hashlib.sha256(prefix)  # hashed once for all clients
+        self._clients = clients
+        self._made: list[np.random.Generator | None] = [None] * len(clients)
+
+    def __len__(self) -> int:
+        return len(self._made)
+
+    @overload
+    def __getitem__(self, index: int) -> np.random.Generator: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[np.random.Generator]: ...
+    def __getitem__(self, index: int | slice) -> np.random.Generator | Sequence[np.random.Generator]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(len(self))[index]]
+        made = self._made[index]
+        if made is None:
+            state = self._common.copy()
+            state.update(str(int(self._clients[index])).encode())
+            start = _Start(np.frombuffer(state.digest(), dtype="<u8"))
+            made = np.random.Generator(np.random.PCG64DXSM(start))  # type: ignore[arg-type]  # numpy's stubs lack it
+            self._made[index] = made
+        return made
+
+
+class _Start(ISeedSequence):
+    """Starts a generator in a given state, where numpy's own seed sequences hash once more."""
+
+    def __init__(self, words: npt.NDArray[np.uint64]) -> None:
+        self._words = words
+
+    def generate_state(self, n_words: int, dtype: npt.DTypeLike = np.uint32) -> npt.NDArray[np.uint64]:
+        return self._words[:n_words]
 
 
 def secret_bytes(length: int) -> bytes:

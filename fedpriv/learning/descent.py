@@ -27,7 +27,7 @@ def descend(
     rngs: Sequence[np.random.Generator],
 ) -> list[Update]:
     """Train a chunk of clients together; arguments and errors as in :meth:`LocalSGD.train`."""
-    sizes = [min(algorithm.batch_size or len(c), len(c)) for c in clients]
+    sizes = [min(algorithm.batch_size or len(c.y), len(c.y)) for c in clients]
     updates: dict[int, Update] = {}
     for stack in stacks(sizes, numbers_per_row(model, clients[0]), broadcast.parameters.size):
         members = [clients[i] for i in stack]
@@ -62,7 +62,8 @@ def _descend(
         copies = copies_of(way, model, len(clients))
         copies.load(broadcast.parameters)
         losses = _steps(algorithm, copies, packed)
-        deltas = packed.restored(copies.flatten() - broadcast.parameters)
+        deltas = copies.flatten()
+        deltas -= broadcast.parameters
     except FedprivError:
         raise
     except Exception as error:
@@ -72,14 +73,11 @@ def _descend(
             value=f"one of {names} raised {type(error).__name__}: {error}",
             remedy='The traceback above shows where; batching="loop" trains one client after the other and names it.',
         ) from error
-    check_finite(DELTA, deltas, [client_party(c.index) for c in clients])
-    visited = packed.restored(packed.counts.sum(axis=0))
-    steps = packed.restored(packed.steps)
-    mean = packed.restored(losses.double().cpu().numpy()) / visited
-    return [
-        Update(payload={DELTA: delta}, metrics={"loss": loss, "steps": taken})
-        for delta, loss, taken in zip(deltas, mean.tolist(), steps.astype(np.float64).tolist(), strict=True)
-    ]
+    places = packed.places.tolist()
+    check_finite(DELTA, deltas, [client_party(clients[i].index) for i in np.argsort(places)])
+    means = (losses.double().cpu().numpy() / packed.counts.sum(axis=0)).tolist()
+    steps = packed.steps.astype(np.float64).tolist()
+    return [Update(payload={DELTA: deltas[p]}, metrics={"loss": means[p], "steps": steps[p]}) for p in places]
 
 
 def _steps(algorithm: LocalSGD, copies: Copies, packed: Packed) -> torch.Tensor:
@@ -87,7 +85,7 @@ def _steps(algorithm: LocalSGD, copies: Copies, packed: Packed) -> torch.Tensor:
     weights = copies.parameters
     velocities = [torch.zeros_like(w) for w in weights] if algorithm.momentum else []
     anchors = [w.clone() for w in weights] if algorithm.proximal else weights
-    total = torch.zeros(len(packed.order), device=weights[0].device)
+    total = torch.zeros(len(packed.steps), device=weights[0].device)
     rate = algorithm.learning_rate
     # v = momentum · v + g and w −= rate · v; without momentum the gradient goes straight into w.
     targets, beta, alpha = (velocities, algorithm.momentum, 1.0) if velocities else (weights, 1.0, -rate)

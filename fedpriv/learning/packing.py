@@ -6,10 +6,11 @@ prefix of the stack, and a step costs what its own batches need.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, TypeAlias
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -17,7 +18,7 @@ import numpy.typing as npt
 import torch
 
 from fedpriv.errors import FedprivError
-from fedpriv.learning.vector import travelling
+from fedpriv.learning.vector import pieces, travelling
 from fedpriv.threat import client as client_party
 
 if TYPE_CHECKING:
@@ -28,8 +29,6 @@ Rows: TypeAlias = npt.NDArray[np.int64]
 """``[b] int64``: the records of a batch, as positions in the client's data."""
 Draw: TypeAlias = Callable[[int, np.random.Generator], Iterable[Rows | None]]
 """``(examples, rng)`` → the batches of a client's turn; None: all of its records."""
-
-Number = TypeVar("Number", np.float32, np.float64, np.int64)
 
 ROOM = 2**25
 """Numbers that a stack may hold at a time, parameters and padded batches together: 128 MiB of float32."""
@@ -47,15 +46,19 @@ class Copies(ABC):
     """The trainable ones in the module's order: ``[n, *shape]`` each, contiguous."""
 
     def __init__(self, model: torch.nn.Module, copies: int) -> None:
+        self._model = model
         self._all = [p.new_empty((copies, *p.shape), requires_grad=False) for p in travelling(model)]
         trains = [p.requires_grad for p in model.parameters()]  # without buffers, parameters are all that travels
         self.parameters = [p for p, is_trained in zip(self._all, trains, strict=True) if is_trained]
 
     def load(self, vector: Vector) -> None:
-        """Every copy is this ``[d]`` vector."""
-        sizes = [p[0].numel() for p in self._all]
-        for p, piece in zip(self._all, torch.split(torch.tensor(vector), sizes), strict=True):
-            p.copy_(piece.view(p.shape[1:]))
+        """Every copy is this ``[d]`` vector.
+
+        Raises:
+            ConfigurationError: it is of another length.
+        """
+        for p, (_, piece) in zip(self._all, pieces(self._model, vector), strict=True):
+            p.copy_(piece)
 
     def flatten(self) -> npt.NDArray[np.float32]:
         """``[n, d] float32``: each copy as :func:`fedpriv.learning.flatten` gives it."""
@@ -111,13 +114,14 @@ class Packed:
 
     def __init__(self, clients: Sequence[Client], turns: Sequence[Sequence[Rows]], device: torch.device) -> None:
         given = np.array([len(turn) for turn in turns])
-        self.order: npt.NDArray[np.int64] = np.argsort(-given, kind="stable")
-        """``[n]``: position of each client in what was given; those with more steps first."""
-        self.steps: npt.NDArray[np.int64] = given[self.order]
-        """``[n]``: steps of each client, in that order."""
-        ordered = [clients[i] for i in self.order]
+        order: npt.NDArray[np.int64] = np.argsort(-given, kind="stable")
+        self.places: npt.NDArray[np.int64] = np.argsort(order, kind="stable")
+        """``[n]``: where in the stack each of the given clients stands; those with more steps stand first."""
+        self.steps: npt.NDArray[np.int64] = given[order]
+        """``[n]``: steps of each client, in the stack's order."""
+        ordered = [clients[i] for i in order]
         n, last = len(ordered), int(self.steps.max(initial=0))
-        batches = [batch for i in self.order for batch in turns[i]]
+        batches = [batch for i in order for batch in turns[i]]
         sizes = np.fromiter(map(len, batches), dtype=np.int64, count=len(batches))
         # Of each batch: whose it is, and of which step. Clients come one after the other.
         owner = np.repeat(np.arange(n), self.steps)
@@ -150,12 +154,6 @@ class Packed:
                 counts=torch.from_numpy(self.counts[t, :k].astype(np.float32)).to(self._device),
             )
 
-    def restored(self, rows: npt.NDArray[Number]) -> npt.NDArray[Number]:
-        """``[n, …]`` from this order to the one given."""
-        back = np.empty_like(rows)
-        back[self.order] = rows
-        return back
-
 
 def turns(
     clients: Sequence[Client], rngs: Sequence[np.random.Generator], draw: Draw, torch_seed: bool = True
@@ -176,7 +174,8 @@ def turns(
         if torch_seed:
             rng.integers(2**63)
         try:
-            made.append([np.arange(len(client)) if batch is None else batch for batch in draw(len(client), rng)])
+            examples = len(client.y)
+            made.append([np.arange(examples) if batch is None else batch for batch in draw(examples, rng)])
         except FedprivError as error:
             error.add_note(f"While {client_party(client.index)} trained.")
             raise
@@ -204,7 +203,7 @@ def stacks(rows: Sequence[int], numbers_per_row: int, parameters: int) -> list[l
 
 def numbers_per_row(model: torch.nn.Module, client: Client) -> int:
     """What one example takes in a stack: itself, and a number for every unit of every layer."""
-    return int(client.x[0].size) + 2 * sum(len(p) for p in model.parameters() if p.ndim)
+    return math.prod(client.x.shape[1:]) + 2 * sum(len(p) for p in model.parameters() if p.ndim)
 
 
 _HELD: WeakKeyDictionary[Client, dict[torch.device, tuple[torch.Tensor, torch.Tensor]]] = WeakKeyDictionary()

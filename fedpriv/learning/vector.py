@@ -42,18 +42,29 @@ def load(module: torch.nn.Module, vector: Vector) -> None:
     """
     import torch
 
+    with torch.no_grad():
+        for tensor, piece in pieces(module, vector):
+            tensor.copy_(piece)
+
+
+def pieces(module: torch.nn.Module, vector: Vector) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Each tensor of :func:`travelling` with its part of a ``[d]`` vector, in the tensor's shape.
+
+    Raises:
+        ConfigurationError: the vector is of another length, or :func:`flatten` refuses the module.
+    """
+    import torch
+
     tensors = travelling(module)
-    expected = sum(tensor.numel() for tensor in tensors)
-    if np.shape(vector) != (expected,):
+    sizes = [tensor.numel() for tensor in tensors]
+    if np.shape(vector) != (sum(sizes),):
         raise ConfigurationError(
-            f"A vector of this model is one-dimensional with {expected} coordinates.",
+            f"A vector of this model is one-dimensional with {sum(sizes)} coordinates.",
             value=np.shape(vector),
             remedy="Use a vector that flatten() made from the same architecture.",
         )
-    pieces = torch.split(torch.tensor(vector), [tensor.numel() for tensor in tensors])
-    with torch.no_grad():
-        for tensor, piece in zip(tensors, pieces, strict=True):
-            tensor.copy_(piece.view_as(tensor))
+    parts = torch.split(torch.tensor(vector), sizes)
+    return [(tensor, part.view_as(tensor)) for tensor, part in zip(tensors, parts, strict=True)]
 
 
 def travelling(module: torch.nn.Module) -> list[torch.Tensor]:
