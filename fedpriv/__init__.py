@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from fedpriv.aggregation import CKKS, KeyAuthority, Paillier, PlainSum, SecureAggregation
     from fedpriv.engine.plan import Plan
     from fedpriv.engine.processes import Processes
-    from fedpriv.learning import FedAdagrad, FedAdam, FedAvg, FedAvgM, FedYogi, LocalSGD, models
+    from fedpriv.learning import DPSGD, FedAdagrad, FedAdam, FedAvg, FedAvgM, FedYogi, LocalSGD, models
     from fedpriv.network import Network
     from fedpriv.privacy import (
         Budget,
@@ -32,6 +32,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "CKKS",
+    "DPSGD",
     "Budget",
     "CentralGaussian",
     "Coalition",
@@ -69,7 +70,7 @@ _HOME = {
     "aggregation": ("CKKS", "KeyAuthority", "Paillier", "PlainSum", "SecureAggregation"),
     "engine.plan": ("Plan",),
     "engine.processes": ("Processes",),
-    "learning": ("FedAdagrad", "FedAdam", "FedAvg", "FedAvgM", "FedYogi", "LocalSGD", "models"),
+    "learning": ("DPSGD", "FedAdagrad", "FedAdam", "FedAvg", "FedAvgM", "FedYogi", "LocalSGD", "models"),
     "network": ("Network",),
     "privacy": (
         "Budget",

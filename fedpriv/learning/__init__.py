@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fedpriv.learning import models
+    from fedpriv.learning.dpsgd import DPSGD
     from fedpriv.learning.evaluation import evaluate
     from fedpriv.learning.server import FedAdagrad, FedAdam, FedAvg, FedAvgM, FedYogi, RoundInfo, ServerOptimizer
     from fedpriv.learning.sgd import LocalSGD
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DELTA",
+    "DPSGD",
     "Broadcast",
     "ClientUpdate",
     "FedAdagrad",
@@ -40,6 +42,7 @@ _HOME = {
     "update": ("DELTA", "Broadcast", "ClientUpdate", "Update", "per_client"),
     "server": ("FedAdagrad", "FedAdam", "FedAvg", "FedAvgM", "FedYogi", "RoundInfo", "ServerOptimizer"),
     "sgd": ("LocalSGD",),
+    "dpsgd": ("DPSGD",),
     "evaluation": ("evaluate",),
     "vector": ("flatten", "load"),
 }

@@ -1,0 +1,160 @@
+"""Sums of clipped per-example gradients: by Opacus for one client, by the norm trick for a stack of them.
+
+Both give the sum over a batch of each example's gradient, scaled down to the clip norm over all trainable parameters
+jointly. An example whose gradient is not finite counts as zero. So whatever the data are, one example more or less
+moves the sum by at most the clip norm.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, TypeAlias
+
+import torch
+from torch import nn
+
+from fedpriv.errors import ConfigurationError, PlanError
+from fedpriv.learning import stacked
+
+if TYPE_CHECKING:
+    from fedpriv.learning.stacked import Stacked
+
+Clipped: TypeAlias = Callable[[torch.Tensor, torch.Tensor], tuple[list[torch.Tensor], torch.Tensor]]
+"""``(x, y)`` → the sum of clipped gradients, one tensor for each trainable parameter, and the examples' losses."""
+
+MARGIN = 2.0**-18
+"""Gradients are clipped to (1 − margin) · clip_norm, so that rounding in float32 does not lift one above clip_norm."""
+
+
+def clipped_stack(
+    stack: Stacked, x: torch.Tensor, y: torch.Tensor, mask: torch.Tensor, clip_norm: float
+) -> tuple[list[torch.Tensor], torch.Tensor]:
+    """Each client's sum of clipped gradients, by the norm trick, and the losses ``[k, b]``, 0 in padding."""
+    losses = stack.backward(x, y, mask)
+    norms = stack.norms()
+    broken = ~norms.isfinite()
+    if bool(broken.any()):
+        x = x.masked_fill(broken.view(*broken.shape, *(1,) * (x.ndim - 2)), 0)
+        mask = mask.masked_fill(broken, 0.0)
+        losses = stack.backward(x, y, mask)
+        norms = stack.norms()
+    stack.scale(_factors(norms, clip_norm))
+    sums = [torch.zeros_like(p) for p in stack.parameters]
+    stack.add(sums, beta=1.0, alpha=1.0)
+    return sums, losses * mask
+
+
+@contextmanager
+def opacus(model: nn.Module, clip_norm: float) -> Iterator[Clipped]:
+    """Opacus' per-example gradients of a module, clipped and summed; its hooks are removed at the end.
+
+    Ghost clipping, which forms no example's gradient, where :func:`_ghost` allows it; else hooks that form them all.
+    """
+    from opacus.grad_sample import (  # type: ignore[import-untyped]
+        GradSampleModule,
+        GradSampleModuleFastGradientClipping,
+    )
+
+    weights = [w for w in model.parameters() if w.requires_grad]
+    ghost = _ghost(model)
+    module = (GradSampleModuleFastGradientClipping if ghost else GradSampleModule)(model, loss_reduction="sum")
+
+    def clipped(x: torch.Tensor, y: torch.Tensor) -> tuple[list[torch.Tensor], torch.Tensor]:
+        losses = nn.functional.cross_entropy(module(x), y, reduction="none")
+        torch.autograd.backward(losses.sum(), retain_graph=ghost)
+        if ghost:
+            gradients, norms = [], module.get_norm_sample()
+        else:
+            gradients = [_of_examples(w, len(x)) for w in weights]
+            norms = torch.stack([g.flatten(1).norm(dim=1) for g in gradients]).norm(dim=0)
+        _forget(weights)
+        finite = norms.isfinite()
+        if not bool(finite.any()):
+            return [torch.zeros_like(w) for w in weights], losses.detach()[:0]
+        if not bool(finite.all()):
+            return clipped(x[finite], y[finite])
+        factors = _factors(norms, clip_norm)
+        if not ghost:
+            return [torch.tensordot(factors, g, dims=1) for g in gradients], losses.detach()
+        module.disable_hooks()
+        sums = torch.autograd.grad((losses * factors).sum(), weights)
+        module.enable_hooks()
+        return list(sums), losses.detach()
+
+    with warnings.catch_warnings():
+        # Of torch: Opacus' hooks are on the first layer, too, whose input needs no gradient.
+        warnings.filterwarnings("ignore", message="Full backward hook is firing")
+        try:
+            yield clipped
+        finally:
+            module.to_standard_module()
+            _forget(weights)
+
+
+def _factors(norms: torch.Tensor, clip_norm: float) -> torch.Tensor:
+    """What each example's gradient is multiplied by."""
+    clip = (1 - MARGIN) * clip_norm
+    return clip / norms.clamp_min(clip)
+
+
+def _of_examples(weight: torch.Tensor, examples: int) -> torch.Tensor:
+    """``[b, *shape]``, zero where no example's loss depends on the parameter."""
+    found: torch.Tensor | None = weight.grad_sample  # type: ignore[attr-defined]
+    if found is None and weight.grad is None:
+        return weight.new_zeros((examples, *weight.shape))
+    if not isinstance(found, torch.Tensor) or len(found) != examples:
+        raise ConfigurationError(
+            "Opacus has a gradient for every example and trainable parameter.",
+            value=f"none for a parameter of shape {tuple(weight.shape)}",
+            remedy="Use parameters inside the layer that owns them, with examples along the first axis.",
+        )
+    return found
+
+
+def _forget(weights: Sequence[torch.Tensor]) -> None:
+    for w in weights:
+        w.grad = None
+        if hasattr(w, "grad_sample"):
+            w.grad_sample = None
+
+
+def _ghost(model: nn.Module) -> bool:
+    """Whether ghost clipping is right and was measured to be the faster one: chains of two Linear layers or more.
+
+    Each layer is run once on vectors, and no parameter is shared; else norms of one parameter's parts do not add up.
+    """
+    if not isinstance(model, nn.Sequential) or stacked.obstacle(model) is not None:
+        return False
+    owners = [layer for layer in model.modules() if any(True for _ in layer.parameters(recurse=False))]
+    whole = isinstance(model[0], nn.Flatten) and (model[0].start_dim, model[0].end_dim) == (1, -1)
+    return whole and len(owners) > 1 and all(type(layer) is nn.Linear for layer in owners)
+
+
+def refuse_mixing(model: nn.Module) -> None:
+    """Raises PlanError where a layer lets examples meet."""
+    from fedpriv.learning.models import MIXING_REMEDY, mixes_examples
+
+    mixing = mixes_examples(model)
+    if mixing:
+        raise PlanError(
+            "Per-example clipping needs a model in which examples do not meet.", value=mixing, remedy=MIXING_REMEDY
+        )
+
+
+def refuse_unknown(model: nn.Module) -> None:
+    """Raises PlanError where Opacus has no per-example gradients."""
+    from opacus.grad_sample import GradSampleModule
+    from opacus.validators import ModuleValidator  # type: ignore[import-untyped]
+
+    # The first error of a module in evaluation mode is just that.
+    errors = ModuleValidator.validate(model, strict=False)[0 if model.training else 1 :]
+    errors += GradSampleModule.validate(model, strict=False)
+    errors += [f"{name} (EmbeddingBag)" for name, m in model.named_modules() if isinstance(m, nn.EmbeddingBag)]
+    if errors:
+        raise PlanError(
+            "DP-SGD trains a model of which Opacus forms per-example gradients.",
+            value=str(errors[0]),
+            remedy="Replace that layer by one of torch or Opacus that works example by example, without buffers.",
+        )
