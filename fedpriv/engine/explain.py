@@ -61,6 +61,7 @@ def explain(resolved: Resolved) -> str:
         f"{federation.classes} classes",
         f"Plan         {plan.rounds} rounds, {cohort:g} clients expected in each, at most {terms.cohort}; {name}, "
         f"{resolved.parameters:,} parameters",
+        *_training(resolved),
         f"Integers     {terms.length:,} coordinates on a grid of {spec.codec.step:.3g}, |input| ≤ "
         f"{terms.input_bound:,}; sums: {terms.domain.name}, none wraps",
         f"Aggregation  {_name(plan.aggregation)}: {_threshold(resolved)}",
@@ -73,6 +74,13 @@ def explain(resolved: Resolved) -> str:
         f"Reference    {resolved.threat.reference}",
     ]
     return "\n".join(map(_wrapped, lines))
+
+
+def _training(resolved: Resolved) -> Iterable[str]:
+    if resolved.plan.model is None:
+        return
+    how = {"loop": "one client after the other", "vmap": "many at once, by vmap", "stacked": "many at once, stacked"}
+    yield f"Training     {how[resolved.batching]}" + (f": {resolved.fallback}" if resolved.fallback else "")
 
 
 def learns(threat: ThreatModel) -> dict[str, str]:

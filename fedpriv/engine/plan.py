@@ -13,6 +13,8 @@ from fedpriv.aggregation import PlainSum
 from fedpriv.aggregation.protocol import Aggregator
 from fedpriv.errors import ConfigurationError
 from fedpriv.learning import models
+from fedpriv.learning.paths import Batching
+from fedpriv.learning.paths import check as check_batching
 from fedpriv.learning.server import FedAvg, ServerOptimizer
 from fedpriv.learning.update import ClientUpdate
 from fedpriv.network import Network
@@ -62,6 +64,8 @@ class Plan:
         rounds: how many rounds, ≥ 1.
         network: the simulated network: dropouts, bandwidth, latency.
         adjacency: which federations are neighbours in every privacy statement.
+        batching: how clients are trained: together where the model allows it (``"auto"``), one after the other
+            (``"loop"``), or by a path that the model must have; see :mod:`fedpriv.learning.paths`.
 
     Raises:
         ConfigurationError: a part is missing what its seam needs.
@@ -76,6 +80,7 @@ class Plan:
     rounds: int
     network: Network = field(default_factory=Network)
     adjacency: Adjacency = "zero-out"
+    batching: Batching = "auto"
 
     def __post_init__(self) -> None:
         if isinstance(self.rounds, bool) or not isinstance(self.rounds, int) or self.rounds < 1:
@@ -104,6 +109,7 @@ class Plan:
                 value=self.adjacency,
                 remedy='Use "zero-out" unless membership itself is hidden from the observer.',
             )
+        check_batching(self.batching)
 
     def __repr__(self) -> str:
         """As code, with the model by its name."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping
 from contextlib import suppress
@@ -12,6 +13,7 @@ from fedpriv.aggregation.protocol import Terms
 from fedpriv.encoding import Bounded, Ring, check_sum_bound
 from fedpriv.engine.plan import Plan
 from fedpriv.errors import EncodingOverflow, PlanError
+from fedpriv.learning.paths import Path, choose
 from fedpriv.privacy.mechanism import RoundSpec, Setting
 from fedpriv.threat import CLIENT, PUBLIC, SERVER, ThreatModel, View, parties_of
 
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
 
     from fedpriv.data import Federation
     from fedpriv.learning.update import Vector
+
+
+_SAID: set[str] = set()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -39,6 +44,10 @@ class Resolved:
     mechanism_state: Any
     spec: RoundSpec
     """Of round 0."""
+    batching: Path
+    """The way in which clients are trained."""
+    fallback: str
+    """Why no faster way was taken; empty where none was looked for, or the fastest was found."""
 
     def __repr__(self) -> str:
         plan = self.plan
@@ -80,7 +89,7 @@ def resolve(plan: Plan, federation: Federation) -> Resolved:
     """See :meth:`Plan.resolve`."""
     population = len(federation)
     least, largest = _cohorts(plan, population)
-    parameters = _parameters(plan, federation)
+    parameters, batching, fallback = _model(plan, federation)
     entries = dict(plan.client.payload(parameters))
     if not entries or any(size < 1 for size in entries.values()):
         raise PlanError(
@@ -119,6 +128,8 @@ def resolve(plan: Plan, federation: Federation) -> Resolved:
         terms=_terms(plan, spec, largest, population),
         mechanism_state=state,
         spec=spec,
+        batching=batching,
+        fallback=fallback,
     )
 
 
@@ -151,9 +162,10 @@ def _min_cohort(sums: Mapping[int, int], largest: int) -> int:
     return smallest
 
 
-def _parameters(plan: Plan, federation: Federation) -> int:
+def _model(plan: Plan, federation: Federation) -> tuple[int, Path, str]:
+    """Coordinates of the model's vector, and what :func:`_path` says."""
     if plan.model is None:
-        return math.prod(federation.shape)
+        return math.prod(federation.shape), *_path(plan, None)
     from fedpriv.learning import models
     from fedpriv.learning.vector import flatten
 
@@ -165,7 +177,26 @@ def _parameters(plan: Plan, federation: Federation) -> int:
             value=mixing,
             remedy=models.MIXING_REMEDY,
         )
-    return int(flatten(module).size)
+    return int(flatten(module).size), *_path(plan, module)
+
+
+def _path(plan: Plan, module: torch.nn.Module | None) -> tuple[Path, str]:
+    """How clients are trained, and why not faster; a model that only the loop can train is said so once."""
+    ask = getattr(plan.client, "path", None)
+    if module is None or ask is None:
+        if plan.batching in ("auto", "loop"):
+            return "loop", ""
+        raise PlanError(
+            f'Under batching="{plan.batching}" the client\'s algorithm trains many clients at once.',
+            value=type(plan.client).__name__,
+            remedy='Use batching="auto", or give the algorithm a path() and a train() that takes batching.',
+        )
+    path: Path = ask(module, plan.batching)
+    reason = choose(module, "auto").reason if plan.batching == "auto" and path != "stacked" else ""
+    if reason and path == "loop" and reason not in _SAID:
+        _SAID.add(reason)
+        logging.getLogger("fedpriv").warning("Clients are trained one after the other: %s.", reason)
+    return path, reason
 
 
 def _views(plan: Plan) -> ThreatModel:

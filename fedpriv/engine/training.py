@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-
-import numpy as np
+from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 from fedpriv.encoding import Integers, Reals
 from fedpriv.engine.executors import Shared, torch_threads
 from fedpriv.engine.resolution import Resolved
 from fedpriv.errors import ConfigurationError
-from fedpriv.learning.update import Broadcast, ClientState, Update, check_update
+from fedpriv.learning.update import Broadcast, ClientState, stack
 from fedpriv.privacy.event import LedgerEvent
 from fedpriv.privacy.mechanism import RoundSpec
 from fedpriv.randomness import Streams
 from fedpriv.threat import Party, client, client_index
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,11 +81,11 @@ class ClientWork:
         started = time.process_time()
         resolved = self.resolved.value
         plan, federation, spec = resolved.plan, resolved.federation, self.spec
-        module = resolved.module() if plan.model is not None else None
         clients = [federation.clients[index] for index in indices]
         kept = [self.states[c.index] if c.index in self.states else plan.client.init(c) for c in clients]
         rngs = self.streams.generators("training", spec.round, indices)
-        updates = plan.client.train(module, self.broadcast, clients, kept, rngs)  # type: ignore[arg-type]
+        told = {"batching": resolved.batching} if hasattr(plan.client, "path") else {}
+        updates = plan.client.train(_module(resolved), self.broadcast, clients, kept, rngs, **told)  # type: ignore[arg-type]
         if len(updates) != len(clients):
             raise ConfigurationError(
                 "Training a chunk returns one update for each client, in order.",
@@ -89,7 +93,7 @@ class ClientWork:
                 remedy="Return a list as long as the clients; @per_client writes the loop.",
             )
         sizes = [len(c) for c in clients]
-        flat = np.stack([_flatten(update, resolved, c.index) for update, c in zip(updates, clients, strict=True)])
+        flat = stack(updates, resolved.entries, [client(index) for index in indices])
         encoded = plan.mechanism.protect(flat, sizes, spec, self.streams.generators("encoding", spec.round, indices))
         weights = sizes if plan.mechanism.weighting == "examples" else [1] * len(sizes)
         return Chunk(
@@ -105,7 +109,15 @@ class ClientWork:
         )
 
 
-def _flatten(update: Update, resolved: Resolved, index: int) -> Reals:
-    """The payload's entries as one vector, in the plan's order; what cannot be summed is refused here."""
-    check_update(update, resolved.entries, client(index))
-    return np.concatenate([update.payload[name].astype(np.float64) for name in resolved.entries])
+_MODULES: WeakKeyDictionary[Resolved, torch.nn.Module] = WeakKeyDictionary()
+"""One of each plan's architecture: to build it for every block would cost as much as to train a small one."""
+
+
+def _module(resolved: Resolved) -> torch.nn.Module | None:
+    """A module to work with; the loop's own, as it is trained through and may keep what it likes."""
+    if resolved.plan.model is None:
+        return None
+    if resolved not in _MODULES:
+        _MODULES[resolved] = resolved.module()
+    kept = _MODULES[resolved]
+    return copy.deepcopy(kept) if resolved.batching == "loop" else kept

@@ -4,9 +4,9 @@
   Flatten). One batched matrix product a layer serves all clients.
 - ``"vmap"``: torch can trace the model, and it is made of layers and functions with which ``torch.func.vmap`` was
   measured to be faster than the loop: own forward passes over dense layers, GroupNorm, PReLU, one-dimensional
-  convolutions; on an accelerator two-dimensional ones, too.
-- ``"loop"``: every other model, one client after the other: with convolutions on the CPU, dropout, BatchNorm, or
-  control flow that looks at values.
+  convolutions.
+- ``"loop"``: every other model, one client after the other: with convolutions over images (vmap has them, where it is
+  asked for: on the CPU it was measured to be slower), dropout, BatchNorm, or control flow that looks at values.
 
 All draw the same batches and agree to rounding, about 1e-6; bits belong to the path.
 """
@@ -36,7 +36,7 @@ class Choice(NamedTuple):
     """Why no faster path was taken; empty where none is."""
 
 
-_SETTLED: WeakKeyDictionary[torch.nn.Module, dict[tuple[Batching, str], Choice]] = WeakKeyDictionary()
+_SETTLED: WeakKeyDictionary[torch.nn.Module, dict[Batching, Choice]] = WeakKeyDictionary()
 
 
 def choose(model: torch.nn.Module, batching: Batching) -> Choice:
@@ -49,11 +49,10 @@ def choose(model: torch.nn.Module, batching: Batching) -> Choice:
     check(batching)
     if batching == "loop":
         return Choice("loop", "")
-    device = next((parameter.device.type for parameter in model.parameters()), "cpu")
     settled = _SETTLED.setdefault(model, {})
-    if (batching, device) not in settled:
-        settled[batching, device] = _choose(model, batching, device)
-    return settled[batching, device]
+    if batching not in settled:
+        settled[batching] = _choose(model, batching)
+    return settled[batching]
 
 
 def check(batching: object) -> None:
@@ -64,7 +63,7 @@ def check(batching: object) -> None:
         )
 
 
-def _choose(model: torch.nn.Module, batching: Batching, device: str) -> Choice:
+def _choose(model: torch.nn.Module, batching: Batching) -> Choice:
     from fedpriv.learning import stacked, vmapped
 
     if batching == "vmap":
@@ -72,7 +71,7 @@ def _choose(model: torch.nn.Module, batching: Batching, device: str) -> Choice:
     reason = stacked.obstacle(model)
     if batching == "stacked" or reason is None:
         return Choice("stacked", _required(reason, batching))
-    slow = vmapped.obstacle(model, images=device != "cpu")
+    slow = vmapped.obstacle(model, images=False)
     return Choice("vmap", reason) if slow is None else Choice("loop", f"{reason}; {slow}")
 
 

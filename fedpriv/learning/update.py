@@ -156,27 +156,51 @@ def check_update(update: Update, expected: Mapping[str, int], party: Party) -> N
         ConfigurationError: not an :class:`Update`; other entries, shapes or types than ``expected`` says.
         NonFiniteInput: NaN or infinity in the payload: training diverged.
     """
+    check_form(update, expected, party)
+    for name, vector in update.payload.items():
+        check_finite(name, vector[None], [party])
+
+
+def check_form(update: Update, expected: Mapping[str, int], party: Party) -> None:
+    """The first half of :func:`check_update`: what it holds, without a look at the numbers."""
     if not isinstance(update, Update):
         raise ConfigurationError(
             f"A client's training returns an Update; that of {party} did not.",
             value=type(update).__name__,
             remedy='Return Update(payload={"delta": trained - broadcast.parameters}).',
         )
-    found = {name: (np.shape(vector), getattr(vector, "dtype", None)) for name, vector in update.payload.items()}
-    wrong = set(found) != set(expected) or any(
-        not isinstance(update.payload[name], np.ndarray)
-        or shape != (expected[name],)
-        or not np.issubdtype(update.payload[name].dtype, np.floating)
-        for name, (shape, _) in found.items()
-    )
-    if wrong:
+    given = update.payload
+    if len(given) != len(expected) or not all(_fits(given.get(name), size) for name, size in expected.items()):
+        found = {name: (np.shape(vector), getattr(vector, "dtype", None)) for name, vector in given.items()}
         raise ConfigurationError(
             f"The payload of {party} holds numpy vectors of real numbers with the lengths {dict(expected)}.",
             value={name: f"{shape} {dtype}" for name, (shape, dtype) in found.items()},
             remedy="Make payload(parameters) and what train returns agree; turn tensors into numpy arrays.",
         )
-    for name, vector in update.payload.items():
-        check_finite(name, vector[None], [party])
+
+
+def _fits(vector: Any, size: int) -> bool:
+    return isinstance(vector, np.ndarray) and vector.shape == (size,) and vector.dtype.kind == "f"
+
+
+def stack(updates: Sequence[Update], expected: Mapping[str, int], parties: Sequence[Party]) -> npt.NDArray[np.float64]:
+    """Many clients' payloads as ``[n, sum of lengths] float64``, each checked as by :func:`check_update`.
+
+    Args:
+        updates: one of each client.
+        expected: entry → number of coordinates, in the order in which they are joined.
+        parties: whose.
+    """
+    for update, party in zip(updates, parties, strict=True):
+        check_form(update, expected, party)
+    joined = np.empty((len(updates), sum(expected.values())))
+    start = 0
+    for name, size in expected.items():
+        rows = joined[:, start : start + size]
+        np.stack([update.payload[name] for update in updates], out=rows, casting="same_kind")
+        check_finite(name, rows, parties)
+        start += size
+    return joined
 
 
 def check_finite(name: str, rows: npt.NDArray[np.floating], parties: Sequence[Party]) -> None:

@@ -68,7 +68,7 @@ def obstacle(model: nn.Module, *, images: bool = True) -> str | None:
 
 
 def _excuse(layer: nn.Module) -> str:
-    return "is faster in the loop on the CPU" if type(layer) in IMAGES else "is not known to vmap"
+    return "is faster in the loop" if type(layer) in IMAGES else "is not known to vmap"
 
 
 def _name(target: Any) -> str:
