@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, TypeAlias
+from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -179,8 +180,10 @@ class DPSGD:
                 value=batching,
                 remedy='Use batching="auto".',
             )
-        if batching == "stacked" or (batching == "auto" and stacked.obstacle(model) is None):
-            return choose(model, "stacked").path
+        if batching == "stacked":
+            return choose(model, batching).path
+        if batching == "auto" and stacked.obstacle(model) is None:
+            return "stacked"
         clipped.refuse_unknown(model)
         return "loop"
 
@@ -232,15 +235,14 @@ class DPSGD:
         buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
         x, y = held(client, weights[0].device)
         batches = list(self.batches(len(client), rng))
-        gaussian = self._gaussian(rng)
         loss, visited = 0.0, 0
-        for batch in batches:
+        for batch, noise in zip(batches, self._noises(steps.length, rng), strict=True):
             sums = [torch.zeros_like(w) for w in weights]
             if len(batch):
                 rows = torch.from_numpy(batch).to(x.device)
                 sums, losses = clipped(x[rows], y[rows])
                 loss, visited = loss + float(losses.sum()), visited + len(losses)
-            steps.take(sums, gaussian(steps.length).to(x.device))
+            steps.take(sums, noise.to(x.device))
             for buffer, before in buffers:
                 buffer.copy_(before)
         return self._update(client.index, flatten(model) - broadcast.parameters, loss, visited)
@@ -255,14 +257,15 @@ class DPSGD:
         from fedpriv.learning.packing import numbers_per_row, stacks, turns
 
         drawn = turns(clients, rngs, self.batches)
-        draws = [self._gaussian(rng) for rng in rngs]
+        length = sum(w.numel() for w in model.parameters() if w.requires_grad)
+        noises = [self._noises(length, rng) for rng in rngs]
         largest = [max(map(len, batches)) for batches in drawn]
         updates: dict[int, Update] = {}
         for stack in stacks(largest, numbers_per_row(model, clients[0]), broadcast.parameters.size):
             members = [clients[i] for i in stack]
             try:
                 done = self._train_stack(
-                    model, broadcast, members, [drawn[i] for i in stack], [draws[i] for i in stack]
+                    model, broadcast, members, [drawn[i] for i in stack], [noises[i] for i in stack]
                 )
             except FedprivError:
                 raise
@@ -282,7 +285,7 @@ class DPSGD:
         broadcast: Broadcast,
         clients: Sequence[Client],
         batches: Sequence[Sequence[Rows]],
-        draws: Sequence[_Draw],
+        noises: Sequence[Iterator[torch.Tensor]],
     ) -> list[Update]:
         import torch
 
@@ -299,7 +302,7 @@ class DPSGD:
         for batch in packed:
             sums, losses = clipped_stack(stack, batch.x, batch.y, batch.mask, self.clip_norm)
             loss += losses.sum(1)
-            steps.take(sums, torch.stack([draw(steps.length) for draw in draws]).to(device))
+            steps.take(sums, torch.stack([next(noise) for noise in noises]).to(device))
         deltas = stack.flatten() - broadcast.parameters
         check_finite(DELTA, deltas, [client_party(c.index) for c in clients])
         visited = packed.counts.sum(axis=0).tolist()
@@ -310,22 +313,31 @@ class DPSGD:
 
     def batches(self, examples: int, rng: np.random.Generator) -> Iterator[Rows]:
         """The records of each step's batch: each by a coin of its own, from ``rng`` or the operating system."""
-        for _ in range(self.steps):
+        for steps in _blocks(self.steps, examples):
             if self.noise == "os":
-                words = np.frombuffer(secret_bytes(8 * examples), dtype="<u8")
-                coins = (words >> np.uint64(11)) * 2.0**-53
+                words = np.frombuffer(secret_bytes(8 * steps * examples), dtype="<u8")
+                uniform = ((words >> np.uint64(11)) * 2.0**-53).reshape(steps, examples)
             else:
-                coins = rng.random(examples)
-            yield np.flatnonzero(coins < self.sampling_rate)
+                uniform = rng.random((steps, examples))
+            step, row = np.nonzero(uniform < self.sampling_rate)
+            edges = np.searchsorted(step, np.arange(steps + 1)).tolist()
+            yield from (row[start:end] for start, end in pairwise(edges))
 
-    def _gaussian(self, rng: np.random.Generator) -> _Draw:
-        """A client's noise for a round; it takes one number of its generator, after all batches are drawn."""
+    def _noises(self, length: int, rng: np.random.Generator) -> Iterator[torch.Tensor]:
+        """A client's noise for each step, ``[length] float32``; it takes one number of ``rng``, after all batches."""
         import torch
 
-        if self.noise == "os":
-            return lambda size: torch.from_numpy(os_gaussian(size).astype(np.float32))
         generator = torch.Generator().manual_seed(int(rng.integers(2**63)))
-        return lambda size: torch.randn(size, generator=generator)
+
+        def drawn() -> Iterator[torch.Tensor]:
+            for steps in _blocks(self.steps, length):
+                if self.noise == "os":
+                    flat = torch.from_numpy(os_gaussian(steps * length).astype(np.float32))
+                else:
+                    flat = torch.randn(steps * length, generator=generator)
+                yield from flat.view(steps, length)
+
+        return drawn()
 
     def _multiplier(self) -> float:
         if self.noise_multiplier is None:
@@ -343,8 +355,15 @@ class DPSGD:
         return Update(payload={DELTA: delta}, events=(self.participation(client),), metrics=metrics)
 
 
-_Draw: TypeAlias = "Callable[[int], torch.Tensor]"
-"""``size`` → ``[size] float32`` standard normal draws."""
+_AT_ONCE = 2**16
+"""Numbers that are drawn together; part of what a seed means."""
+
+
+def _blocks(steps: int, numbers: int) -> Iterator[int]:
+    """How many steps to draw for at a time, each of which takes so many numbers."""
+    many = max(1, _AT_ONCE // max(1, numbers))
+    for start in range(0, steps, many):
+        yield min(many, steps - start)
 
 
 class _Steps:
