@@ -128,11 +128,15 @@ class FixedPoint:
             NonFiniteInput: NaN or infinity.
         """
         values = np.asarray(reals, dtype=np.float64)
-        require_finite(values)
         with np.errstate(over="ignore"):  # a finite value too large for the quotient is cut like any other
-            nearest = np.rint(values / self.step)
-        clipped = int(np.count_nonzero(np.abs(nearest) > self.bound))
-        return Encoding(np.clip(nearest, -self.bound, self.bound).astype(np.int64), clipped)
+            nearest = np.atleast_1d(values / self.step)
+        np.rint(nearest, out=nearest)
+        clipped = 0
+        if nearest.size and not max(nearest.max(), -nearest.min()) <= self.bound:  # NaN is not, either
+            require_finite(values)
+            clipped = int(np.count_nonzero(np.abs(nearest) > self.bound))
+            np.clip(nearest, -self.bound, self.bound, out=nearest)
+        return Encoding(nearest.astype(np.int64).reshape(values.shape), clipped)
 
     def decode(self, integers: Integers) -> Reals:
         """K ↦ k · step, also for sums."""

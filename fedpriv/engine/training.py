@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
+import numpy as np
+
 from fedpriv.encoding import Integers, Reals
 from fedpriv.engine.executors import Shared, torch_threads
 from fedpriv.engine.resolution import Resolved
@@ -22,6 +24,10 @@ from fedpriv.threat import Party, client, client_index
 
 if TYPE_CHECKING:
     import torch
+
+
+IN_CACHE = 2**16
+"""Coordinates that are encoded at a time: what is made on the way stays in a core's cache."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,18 +99,27 @@ class ClientWork:
                 remedy="Return a list as long as the clients; @per_client writes the loop.",
             )
         sizes = [len(c) for c in clients]
-        flat = stack(updates, resolved.entries, [client(index) for index in indices])
-        encoded = plan.mechanism.protect(flat, sizes, spec, self.streams.generators("encoding", spec.round, indices))
         weights = sizes if plan.mechanism.weighting == "examples" else [1] * len(sizes)
+        values, residual = np.empty((len(clients), spec.length), dtype=np.int64), np.zeros(spec.length)
+        clipped_norms = clipped_coordinates = 0
+        step = max(1, IN_CACHE // spec.length)
+        for part in (slice(start, start + step) for start in range(0, len(clients), step)):
+            flat = stack(updates[part], resolved.entries, [client(index) for index in indices[part]])
+            encoding = self.streams.generators("encoding", spec.round, indices[part])
+            encoded = plan.mechanism.protect(flat, sizes[part], spec, encoding)
+            values[part] = encoded.values
+            residual += encoded.residual
+            clipped_norms += encoded.clipped_norms
+            clipped_coordinates += encoded.clipped_coordinates
         return Chunk(
             trained=[
                 Trained(client=c.index, weight=weight, state=u.state, events=u.events, metrics=u.metrics)
                 for c, u, weight in zip(clients, updates, weights, strict=True)
             ],
-            values=encoded.values,
-            residual=encoded.residual,
-            clipped_norms=encoded.clipped_norms,
-            clipped_coordinates=encoded.clipped_coordinates,
+            values=values,
+            residual=residual,
+            clipped_norms=clipped_norms,
+            clipped_coordinates=clipped_coordinates,
             cpu_seconds=time.process_time() - started,
         )
 

@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from fedpriv.encoding import FixedPoint, Integers, Reals, require_finite
+from fedpriv.encoding import FixedPoint, Integers, Reals
 from fedpriv.errors import CohortTooSmall, ConfigurationError, DataError
 from fedpriv.privacy.event import NON_PRIVATE, LedgerEvent, event_of
 from fedpriv.privacy.mechanism import Encoded, Outcome, Release, RoundSpec, Setting, Trust
@@ -85,14 +85,16 @@ class NoDP:
             DataError: a client without examples, or with more than the plan's public bound.
         """
         updates = np.asarray(updates, dtype=np.float64)
-        require_finite(updates)
-        weights = self._weights(examples, spec)[:, None]
-        bounded = np.clip(updates, -spec.codec.limit, spec.codec.limit)
+        weights = self._weights(examples, spec)
         encoding = spec.codec.encode(updates)
-        error = (spec.codec.decode(encoding.values) - bounded) * weights
+        error = spec.codec.decode(encoding.values)
+        error -= np.clip(updates, -spec.codec.limit, spec.codec.limit) if encoding.clipped else updates
+        values = np.empty((len(updates), spec.length), dtype=np.int64)
+        np.multiply(encoding.values, weights[:, None], out=values[:, :-1])
+        values[:, -1] = weights
         return Encoded(
-            values=np.concatenate([encoding.values * weights, weights], axis=1),
-            residual=np.append(error.sum(axis=0), 0.0),
+            values=values,
+            residual=np.append(weights.astype(np.float64) @ error, 0.0),
             clipped_norms=0,
             clipped_coordinates=encoding.clipped,
         )
