@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterable
+from dataclasses import replace
 
 from fedpriv.engine.context import serialise
-from fedpriv.engine.resolution import Resolved
+from fedpriv.engine.resolution import Resolved, settled
 from fedpriv.errors import PrivacyError
 from fedpriv.network import StageCost
+from fedpriv.privacy.event import Unit
 from fedpriv.privacy.ledger import Ledger
 from fedpriv.privacy.mechanism import Outcome
 from fedpriv.threat import AUTHORITY, CLIENT, PUBLIC, SERVER, Observer, ThreatModel
@@ -29,7 +31,7 @@ def planned_ledger(resolved: Resolved) -> Ledger:
     Unless a round ends with too few survivors: then the run's own ledger claims no amplification.
     """
     setting, mechanism = resolved.setting, resolved.plan.mechanism
-    ledger = Ledger(threat=resolved.threat, population=setting.population, adjacency=setting.adjacency)
+    ledger = resolved.new_ledger()
     everybody = tuple(range(setting.population))
     state = resolved.mechanism_state
     for round in range(setting.rounds):
@@ -39,15 +41,29 @@ def planned_ledger(resolved: Resolved) -> Ledger:
     return ledger
 
 
+def planned_record_ledger(resolved: Resolved) -> Ledger | None:
+    """The records of a client that takes part in every round; None where the plan does not protect single records."""
+    client = settled(resolved, "os").plan.client
+    participation = getattr(client, "participation", None)
+    if participation is None:
+        return None
+    ledger = resolved.new_ledger()
+    for round in range(resolved.plan.rounds):
+        ledger.append(replace(participation(0), round=round))
+    return ledger
+
+
 def planned_epsilon(resolved: Resolved, delta: float, observer: Observer) -> float:
     """ε that the plan amounts to at most, against one observer."""
     return planned_ledger(resolved).epsilon(delta, observer=observer)
 
 
-def delta_of(resolved: Resolved) -> float:
-    """The δ of the plan's budget; without one a tenth of 1 / population, at most 1e-5."""
-    target = getattr(resolved.plan.mechanism, "target", None)
-    return float(target.delta) if target is not None else min(1e-5, 0.1 / resolved.setting.population)
+def delta_of(resolved: Resolved, unit: Unit = "client") -> float:
+    """The δ of the plan's budget; without one a tenth of 1 / population (of the smallest client), at most 1e-5."""
+    part = resolved.plan.mechanism if unit == "client" else resolved.plan.client
+    target = getattr(part, "target", None)
+    units = resolved.setting.population if unit == "client" else int(resolved.federation.sizes.min())
+    return float(target.delta) if target is not None else min(1e-5, 0.1 / units)
 
 
 def explain(resolved: Resolved) -> str:
@@ -67,6 +83,7 @@ def explain(resolved: Resolved) -> str:
         f"Aggregation  {_name(plan.aggregation)}: {_threshold(resolved)}",
         *_costs(resolved),
         *_privacy(resolved),
+        *_record_privacy(resolved),
         *(f"Unaccounted  {note}" for note in federation.notes),
         "Who learns what",
         *(f"  {party:<12} {views}" for party, views in learns(resolved.threat).items()),
@@ -150,6 +167,22 @@ def _privacy(resolved: Resolved) -> Iterable[str]:
             yield f"  {observer:<12} {ledger.statement(delta, observer=observer)}"
         except PrivacyError as error:
             yield f"  {observer:<12} no statement: {error}"
+
+
+def _record_privacy(resolved: Resolved) -> Iterable[str]:
+    ledger = planned_record_ledger(resolved)
+    if ledger is None:
+        return
+    event = ledger.events[0]
+    rate = event.sampling.rate if event.sampling else 1.0
+    yield (
+        f"Per record   {_name(resolved.plan.client)}: clip norm {event.clip_norm:g}, noise multiplier "
+        f"{event.noise_multiplier:.4g}, {event.count} steps a round on batches drawn at rate {rate:g}, local; for a "
+        "client that takes part in every round"
+    )
+    delta = delta_of(resolved, "record")
+    for observer in observers_of(resolved.threat):
+        yield f"  {observer:<12} {ledger.statement(delta, observer=observer, unit='record')}"
 
 
 def _seconds(rows: Iterable[StageCost], parties: int) -> str:

@@ -6,7 +6,7 @@ import logging
 import math
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from fedpriv.aggregation.protocol import Terms
@@ -14,7 +14,10 @@ from fedpriv.encoding import Bounded, Ring, check_sum_bound
 from fedpriv.engine.plan import Plan
 from fedpriv.errors import EncodingOverflow, PlanError
 from fedpriv.learning.paths import Path, choose
+from fedpriv.privacy.budget import check_delta
+from fedpriv.privacy.ledger import Ledger
 from fedpriv.privacy.mechanism import RoundSpec, Setting
+from fedpriv.randomness import NoiseSource
 from fedpriv.threat import CLIENT, PUBLIC, SERVER, ThreatModel, View, parties_of
 
 if TYPE_CHECKING:
@@ -62,6 +65,16 @@ class Resolved:
 
         return explain(self)
 
+    def new_ledger(self) -> Ledger:
+        """A ledger of this plan, still empty."""
+        records = int(self.federation.sizes.min()) if getattr(self.plan.client, "record_level", False) else None
+        return Ledger(
+            threat=self.threat,
+            population=self.setting.population,
+            adjacency=self.setting.adjacency,
+            records=records,
+        )
+
     def initial(self, seed: int) -> Vector:
         """``[parameters] float32``: the model before round 0."""
         import numpy as np
@@ -99,6 +112,7 @@ def resolve(plan: Plan, federation: Federation) -> Resolved:
         )
     threat = _views(plan)
     _check_privacy(plan, threat, population)
+    _check_records(plan, federation)
     # A random cohort is checked at its expected size, and at its largest; a draw that is refused aborts its round.
     expected = min(largest, max(least, math.floor(plan.sampling.expected(population))))
     for cohort in (expected, largest):
@@ -131,6 +145,15 @@ def resolve(plan: Plan, federation: Federation) -> Resolved:
         batching=batching,
         fallback=fallback,
     )
+
+
+def settled(resolved: Resolved, noise: NoiseSource) -> Resolved:
+    """With nothing left open in the clients' algorithm: DP-SGD's target solved, its noise from the run's source."""
+    plan = resolved.plan
+    settle = getattr(plan.client, "settled", None)
+    if settle is None:
+        return resolved
+    return replace(resolved, plan=replace(plan, client=settle(rounds=plan.rounds, noise=noise)))
 
 
 def _cohorts(plan: Plan, population: int) -> tuple[int, int]:
@@ -234,6 +257,21 @@ def _check_privacy(plan: Plan, threat: ThreatModel, population: int) -> None:
             value=type(plan.sampling).__name__,
             remedy="Use FullParticipation, PoissonSampling or FixedSizeSampling, or return a SamplingRecord.",
         )
+
+
+def _check_records(plan: Plan, federation: Federation) -> None:
+    """Where records are protected one by one, nothing else may tell how many a client holds."""
+    if not getattr(plan.client, "record_level", False):
+        return
+    if plan.mechanism.weighting != "equal":
+        raise PlanError(
+            "Where each record is protected, no client's weight is its number of records.",
+            value=plan.mechanism.weighting,
+            remedy='Give the mechanism weighting="equal", e.g. fp.NoDP(weighting="equal").',
+        )
+    target = getattr(plan.client, "target", None)
+    if target is not None:
+        check_delta(target.delta, int(federation.sizes.min()), "record")
 
 
 def _check_starvation(plan: Plan, setting: Setting) -> None:

@@ -6,7 +6,7 @@ import hashlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -17,16 +17,16 @@ from fedpriv.aggregation.protocol import Deployment, Session, Sum, perform_ideal
 from fedpriv.encoding import Integers, Reals
 from fedpriv.engine import context
 from fedpriv.engine.executors import Crew, Executor, Inline, Shared
-from fedpriv.engine.resolution import Resolved
+from fedpriv.engine.resolution import Resolved, settled
 from fedpriv.engine.training import Chunk, ClientWork, Trained
-from fedpriv.errors import FedprivError, PlanError, RoundAborted, without_frames
+from fedpriv.errors import CohortTooSmall, FedprivError, PlanError, RoundAborted, without_frames
 from fedpriv.learning.server import RoundInfo
 from fedpriv.learning.update import Broadcast, Vector
-from fedpriv.network import StageCost, Wire
-from fedpriv.privacy.ledger import Ledger
+from fedpriv.network import StageCost, Wire, cohort_of
+from fedpriv.privacy.ledger import Ledger, LedgerEvent
 from fedpriv.privacy.mechanism import Outcome, Release, RoundSpec
 from fedpriv.randomness import NoiseSource, Streams, gaussian
-from fedpriv.threat import CLIENT, SERVER, Party, client, client_index
+from fedpriv.threat import CLIENT, SERVER, Party, client_index
 
 
 @dataclass(kw_only=True)
@@ -51,6 +51,9 @@ class RoundRecord:
     """Whose updates are in the sum; empty where the round was aborted."""
     aborted: RoundAborted | None
     """Why the round ended without a sum."""
+    lost: tuple[int, ...]
+    """Clients that fell silent because the worker in which they lived was lost, wherever in the round: dropouts that no
+    schedule drew."""
     sha256: str
     """Of the model's parameters after the round, as little-endian float32."""
     costs: tuple[StageCost, ...]
@@ -88,7 +91,7 @@ def run_rounds(
     """Round by round. ``ideal``: the same sums and aborts without the cryptography, costs modelled."""
     gaussian(noise, Streams(seed), "central-noise", 0)  # an unknown source is refused before the first round
     with (executor or Inline()).start() as crew:
-        yield from _run(resolved, seed, noise, ideal, crew)
+        yield from _run(settled(resolved, noise), seed, noise, ideal, crew)
 
 
 def _run(
@@ -99,7 +102,7 @@ def _run(
     state = State(
         server=plan.server.init(resolved.initial(seed)),
         mechanism=resolved.mechanism_state,
-        ledger=Ledger(threat=resolved.threat, population=resolved.setting.population, adjacency=plan.adjacency),
+        ledger=resolved.new_ledger(),
         key_bytes=deployment.key_bytes,
     )
     for round in range(plan.rounds):
@@ -125,9 +128,9 @@ def _run(
             raise
         for event in plan.mechanism.events(spec, outcome):
             state.ledger.append(event)
+        for event in _of_records(attempt, aborted):
+            state.ledger.append(event)
         if release is not None:
-            for event in (event for update in attempt.trained for event in update.events):
-                state.ledger.append(event)
             population = resolved.setting.population
             info = RoundInfo(round=round, cohort=plan.sampling.expected(population), population=population)
             state.server = plan.server.step(state.server, _entries(release.mean, resolved), info)
@@ -189,16 +192,14 @@ class _Attempt:
 
     def ideal_sum(self) -> Sum:
         """The ideal functionality: same sum, same abort."""
-        return perform_ideal(self.deployment, self.session, self.schedule, self._inputs, self.spec.length)
+        return perform_ideal(self.deployment, self.session, self.schedule, self._totals, self.spec.length)
 
-    def _inputs(self, present: Sequence[Party]) -> Iterator[tuple[Party, Integers]]:
+    def _totals(self, present: Sequence[Party]) -> Iterator[tuple[int, Integers]]:
         left = set(present)
         here = [[client_index(p) for p in block if p in left] for block in blocks(self.session.parties)]
-        for chunk in self._crew.map(self._work.train, [indices for indices in here if indices]):
+        for number, chunk in enumerate(self._crew.map(self._work.total, filter(None, here))):
             self._collect(chunk)
-            yield from (
-                (client(update.client), vector) for update, vector in zip(chunk.trained, chunk.values, strict=True)
-            )
+            yield number, chunk.values[0]
 
     def _collect(self, chunk: Chunk) -> None:
         self.trained += chunk.trained
@@ -267,6 +268,25 @@ class _Attempt:
         )
 
 
+def _of_records(attempt: _Attempt, aborted: RoundAborted | None) -> list[LedgerEvent]:
+    """What each client's own noise amounts to, per record, in this round.
+
+    Whether updates were computed and seen before a round was aborted depends on the protocol and on when it was. So an
+    algorithm that says what taking part amounts to (``participation(client)``) is charged for the whole cohort, in
+    ideal and real runs alike; other algorithms for the clients that have trained. A cohort refused for its size
+    computed nothing.
+    """
+    events = [event for update in attempt.trained for event in update.events]
+    participation = getattr(attempt.resolved.plan.client, "participation", None)
+    if (
+        aborted is not None
+        and participation is not None
+        and (attempt.trained or not isinstance(aborted, CohortTooSmall))
+    ):
+        events = [participation(index) for index in attempt.cohort]
+    return [replace(event, round=attempt.spec.round) for event in events]
+
+
 def _entries(mean: Reals, resolved: Resolved) -> dict[str, Vector]:
     """The released mean, entry by entry."""
     edges = np.cumsum(list(resolved.entries.values()))[:-1]
@@ -290,6 +310,7 @@ def _conclude(
         cohort=attempt.cohort,
         contributors=total.contributors if total is not None else (),
         aborted=aborted,
+        lost=cohort_of(attempt.wire.lost),
         sha256=hashlib.sha256(np.ascontiguousarray(parameters, dtype="<f4").tobytes()).hexdigest(),
         costs=attempt.costs(ideal, released=release is not None),
         modelled=ideal,

@@ -254,6 +254,12 @@ class Run:
         }
         for observer in observers_of(self.resolved.threat):
             row[f"epsilon_{observer}"] = epsilon_of(self.ledger, delta, observer)
+        if "record" in self.ledger.units:
+            row["delta_record"] = delta_of(self.resolved, "record")
+            for observer in observers_of(self.resolved.threat):
+                row[f"epsilon_record_{observer}"] = self.ledger.epsilon(
+                    row["delta_record"], observer=observer, unit="record"
+                )
         row |= {name: frame[name].mean() for name in COSTS}
         row |= {
             "rounding_error": frame["rounding_error"].max(),
