@@ -91,8 +91,8 @@ def _steps(algorithm: LocalSGD, copies: Copies, packed: Packed) -> torch.Tensor:
     targets, beta, alpha = (velocities, algorithm.momentum, 1.0) if velocities else (weights, 1.0, -rate)
     for batch in packed:
         k = len(batch)
-        losses = copies.backward(batch.x, batch.y, batch.mask / batch.counts[:, None])
-        total[:k] += (losses * batch.mask).sum(1)
+        losses = copies.backward(batch.x, batch.y, batch.weights)
+        total[:k].add_((losses * batch.mask).sum(1))
         pulls = []
         if algorithm.weight_decay or algorithm.proximal:
             pairs = zip(weights, anchors, strict=True)

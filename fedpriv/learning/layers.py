@@ -84,14 +84,15 @@ class Linear(Layer):
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """See :meth:`Layer.forward`."""
         assert self.weight is not None
-        k, rows = len(x), x.reshape(len(x), -1, x.shape[-1])
+        k, rows = x.shape[0], x.reshape(x.shape[0], -1, x.shape[-1])
         matrix = self.weight[:k].transpose(1, 2)
         z = torch.bmm(rows, matrix) if self.bias is None else torch.baddbmm(self.bias[:k, None], rows, matrix)
         return x, z.view(*x.shape[:-1], -1)
 
     def add_weight(self, target: torch.Tensor, a: torch.Tensor, error: torch.Tensor, alpha: float) -> None:
         """See :meth:`Layer.add_weight`."""
-        rows, errors = a.reshape(len(a), -1, a.shape[-1]), error.reshape(len(a), -1, error.shape[-1])
+        k = a.shape[0]
+        rows, errors = a.reshape(k, -1, a.shape[-1]), error.reshape(k, -1, error.shape[-1])
         target.baddbmm_(errors.transpose(1, 2), rows, alpha=alpha)
 
     def _weight_norms(self, a: torch.Tensor, error: torch.Tensor) -> torch.Tensor:
@@ -146,7 +147,9 @@ class Embedding(Layer):
         assert self.weight is not None
         tokens, vocabulary = x.long() if x.dtype == torch.int32 else x, self.weight.shape[1]
         if tokens.dtype != torch.int64:
-            raise TypeError(f"an embedding takes integers, not {x.dtype}: put fp.models.Tokens() in front of it")
+            raise TypeError(
+                f"an embedding takes integers, not {x.dtype}: put fedpriv.learning.layers.Tokens() in front of it"
+            )
         if tokens.numel() and (int(tokens.min()) < 0 or int(tokens.max()) >= vocabulary):
             raise IndexError(f"a token outside 0 … {vocabulary - 1}")
         return tokens, self._table(self.weight)[self._places(tokens)]

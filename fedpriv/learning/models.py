@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = [
     "MIXING_REMEDY",
     "Factory",
+    "bag_of_words",
     "build",
     "cnn",
     "describe",
@@ -105,6 +106,24 @@ def cnn(
         layers += [nn.ReLU(), nn.MaxPool2d(2)]
         depth, height, width = wide, height // 2, width // 2
     return nn.Sequential(*layers, nn.Flatten(), *_dense(depth * height * width, hidden, classes))
+
+
+def bag_of_words(shape: Sequence[int], classes: int, *, vocabulary: int, width: int = 32) -> torch.nn.Module:
+    """Mean of word embeddings, then a dense layer: token numbers ``[b, tokens]`` → logits ``[b, classes]``.
+
+    Args:
+        shape: ``(tokens,)`` of one example; its x holds whole numbers 0 … vocabulary − 1.
+        classes: number of classes.
+        vocabulary: number of tokens.
+        width: of an embedding.
+    """
+    from torch import nn
+
+    from fedpriv.learning.layers import Tokens
+
+    for name, value in (("classes", classes), ("vocabulary", vocabulary), ("width", width)):
+        _check.count(name, value)
+    return nn.Sequential(Tokens(), nn.EmbeddingBag(vocabulary, width, mode="mean"), nn.Linear(width, classes))
 
 
 def _dense(inputs: int, hidden: Sequence[int], classes: int) -> list[torch.nn.Module]:

@@ -96,11 +96,11 @@ class Batch:
     """``[k, b] int64``."""
     mask: torch.Tensor
     """``[k, b] float32``: 1 where there is an example, 0 in padding."""
-    counts: torch.Tensor
-    """``[k] float32``: examples of each."""
+    weights: torch.Tensor
+    """``[k, b] float32``: the mask divided by each client's number of examples, to make a mean."""
 
     def __len__(self) -> int:
-        return len(self.counts)
+        return int(self.mask.shape[0])
 
 
 class Packed:
@@ -139,19 +139,21 @@ class Packed:
         inside = np.arange(wide) < self.counts[:, :, None]
         own = np.where(self.counts > 0, rows[:, :, 0], start)[:, :, None]
         self._rows = torch.from_numpy(np.where(inside, rows, own)).to(device)
-        self._mask = torch.from_numpy(inside.astype(np.float32)).to(device)
+        mask = inside.astype(np.float32)
+        self._mask = torch.from_numpy(mask).to(device)
+        self._weights = torch.from_numpy(mask / np.maximum(self.counts, 1)[:, :, None].astype(np.float32)).to(device)
         self._x, self._y = _gathered(ordered, device)
-        self._device = device
 
     def __iter__(self) -> Iterator[Batch]:
-        for t in range(len(self.counts)):
-            k, b = int(np.count_nonzero(self.steps > t)), max(1, int(self.counts[t].max()))
+        at_work = (np.arange(len(self.counts))[:, None] < self.steps).sum(axis=1).tolist()
+        widest = np.maximum(self.counts.max(axis=1, initial=0), 1).tolist()
+        for t, (k, b) in enumerate(zip(at_work, widest, strict=True)):
             rows = self._rows[t, :k, :b].reshape(-1)
             yield Batch(
                 x=self._x.index_select(0, rows).view(k, b, *self._x.shape[1:]),
                 y=self._y.index_select(0, rows).view(k, b),
                 mask=self._mask[t, :k, :b],
-                counts=torch.from_numpy(self.counts[t, :k].astype(np.float32)).to(self._device),
+                weights=self._weights[t, :k, :b],
             )
 
 
