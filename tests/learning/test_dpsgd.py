@@ -1,0 +1,430 @@
+"""DP-SGD against steps written by hand, its sensitivity, its noise, and what it takes from private numbers: nothing."""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import binom, chi2
+from torch import nn
+
+from fedpriv.data import Client
+from fedpriv.errors import ConfigurationError, NonFiniteInput, PlanError, TrainingFailed
+from fedpriv.learning import DELTA, DPSGD, Broadcast, flatten, models
+from fedpriv.learning.clipped import MARGIN, clipped_stack, opacus
+from fedpriv.learning.stacked import Stacked
+from fedpriv.privacy import Budget
+
+FEATURES, CLASSES = 5, 3
+SIZE = CLASSES * FEATURES + CLASSES
+ALPHA = 1e-6
+
+PLAIN = DPSGD(learning_rate=0.2, clip_norm=0.5, sampling_rate=0.4, expected_batch=5.0, steps=4, noise_multiplier=0.8)
+
+
+def a_client(records: int = 12, index: int = 0, shape=(FEATURES,), scale: float = 1.0) -> Client:
+    rng = np.random.default_rng(index)
+    x = (scale * rng.normal(size=(records, *shape))).astype(np.float32)
+    return Client(index=index, name=str(index), x=x, y=rng.integers(0, CLASSES, records))
+
+
+def train(algorithm, clients, model=None, *, batching="auto", seed: int = 9) -> np.ndarray:
+    """``[n, d]``: what each client sends."""
+    model = copy.deepcopy(model or linear())  # it is trained through
+    rngs = [np.random.default_rng([seed, client.index]) for client in clients]
+    broadcast = Broadcast(parameters=flatten(model))
+    updates = algorithm.train(model, broadcast, clients, [None] * len(clients), rngs, batching=batching)
+    assert [update.events for update in updates] == [(algorithm.participation(c.index),) for c in clients]
+    return np.stack([update.payload[DELTA] for update in updates])
+
+
+def build(factory, shape=(FEATURES,)) -> nn.Module:
+    return models.build(factory, shape, CLASSES, seed=3)
+
+
+def linear() -> nn.Module:
+    return build(models.logistic)
+
+
+def rows_of(client: Client, algorithm: DPSGD, seed: int = 9):
+    """The batches and the noise of each step, drawn as the docstrings say."""
+    rng = np.random.default_rng([seed, client.index])
+    rng.integers(2**63)  # torch's seed
+    batches = [np.flatnonzero(rng.random(len(client)) < algorithm.sampling_rate) for _ in range(algorithm.steps)]
+    generator = torch.Generator().manual_seed(int(rng.integers(2**63)))
+    noise = torch.randn(algorithm.steps * SIZE, generator=generator).view(algorithm.steps, SIZE)
+    return batches, noise.numpy().astype(np.float64)
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [{}, {"momentum": 0.9}, {"weight_decay": 0.3}, {"proximal": 0.7}, {"momentum": 0.5, "weight_decay": 0.1}],
+    ids=["plain", "momentum", "weight decay", "proximal", "two"],
+)
+@pytest.mark.parametrize("batching", ["loop", "stacked"])
+def test_equals_hand_written_softmax_regression(extra, batching) -> None:
+    algorithm, client, model = replace(PLAIN, **extra), a_client(), linear()
+    batches, noises = rows_of(client, algorithm)
+    anchor = flatten(model).astype(np.float64)
+    w, v = anchor.copy(), np.zeros(SIZE)
+    for batch, noise in zip(batches, noises, strict=True):
+        x = client.x[batch].astype(np.float64)
+        logits = x @ w[: CLASSES * FEATURES].reshape(CLASSES, FEATURES).T + w[CLASSES * FEATURES :]
+        p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+        p[np.arange(len(batch)), client.y[batch]] -= 1
+        each = np.concatenate([(p[:, :, None] * x[:, None]).reshape(len(batch), -1), p], axis=1)
+        norms = np.linalg.norm(each, axis=1, keepdims=True)
+        total = (each * np.minimum(1, 0.5 / np.maximum(norms, 1e-12))).sum(axis=0)
+        g = (total + 0.8 * 0.5 * noise) / 5.0
+        g += extra.get("weight_decay", 0) * w + extra.get("proximal", 0) * (w - anchor)
+        v = extra.get("momentum", 0) * v + g
+        w = w - 0.2 * v
+    (sent,) = train(algorithm, [client], model, batching=batching)
+    np.testing.assert_allclose(sent, w - anchor, atol=1e-6, rtol=0)
+    assert sent.dtype == np.float32
+
+
+def normalised(shape, classes) -> nn.Module:
+    return nn.Sequential(
+        nn.Flatten(), nn.Linear(math.prod(shape), 8), nn.LayerNorm(8), nn.Tanh(), nn.Linear(8, classes)
+    )
+
+
+def tokens(shape, classes) -> nn.Module:
+    from fedpriv.learning.layers import Tokens
+
+    return nn.Sequential(Tokens(), nn.Embedding(6, 4), nn.Flatten(), nn.Linear(4 * shape[0], classes))
+
+
+@pytest.mark.parametrize(
+    ("factory", "kind"),
+    [
+        (models.logistic, "hooks"),
+        (partial(models.mlp, hidden=(16,)), "ghost"),
+        (partial(models.mlp, hidden=(16, 8)), "ghost"),
+        (normalised, "hooks"),
+        (tokens, "hooks"),
+    ],
+)
+def test_opacus_and_the_stack_agree_on_ragged_clients(factory, kind) -> None:
+    """Given the same batches and noise; both ways of Opacus, clients of 1 to 40 records, some batches empty."""
+    from fedpriv.learning.clipped import _ghost
+
+    model = build(factory)
+    assert _ghost(model) == (kind == "ghost")
+    clients = [a_client(records, i) for i, records in enumerate((12, 1, 40, 3, 1, 25))]
+    if factory is tokens:
+        clients = [replace(c, x=np.floor(np.abs(c.x)).clip(0, 5).astype(np.float32)) for c in clients]
+    algorithm = replace(PLAIN, momentum=0.5, weight_decay=0.1, proximal=0.2, clip_norm=0.9)
+    batches, _ = rows_of(clients[1], algorithm)
+    assert any(len(batch) == 0 for batch in batches)
+    loop, stacked = (train(algorithm, clients, model, batching=way) for way in ("loop", "stacked"))
+    np.testing.assert_allclose(loop, stacked, atol=1e-6, rtol=0)
+    alone = np.concatenate([train(algorithm, [client], model, batching="loop") for client in clients])
+    np.testing.assert_array_equal(alone, loop)
+
+
+def tied(shape, classes) -> nn.Module:
+    """A layer that is run twice: its two gradients add up before their norm is taken."""
+    twice = nn.Linear(36, 36)
+    return nn.Sequential(nn.Flatten(), twice, nn.Tanh(), twice, nn.Linear(36, classes))
+
+
+def positions(shape, classes) -> nn.Module:
+    """Dense layers on rows of pixels: four axes, of which ghost clipping knows three."""
+    return nn.Sequential(nn.Linear(6, 6), nn.Tanh(), nn.Flatten(), nn.Linear(36, classes))
+
+
+@pytest.mark.parametrize(
+    "factory", [partial(models.cnn, channels=(4,), hidden=(), groups=2), models.mlp, tied, positions]
+)
+def test_opacus_gradients_are_those_of_each_example_alone(factory) -> None:
+    """Against autograd on one example at a time."""
+    shape = (1, 6, 6)
+    model = build(factory, shape)
+    weights = list(model.parameters())
+    client = a_client(7, shape=shape, scale=3.0)
+    x, y = torch.tensor(client.x), torch.tensor(client.y)
+    expected = [torch.zeros_like(w) for w in weights]
+    norms = []
+    for i in range(7):
+        loss = nn.functional.cross_entropy(model(x[i : i + 1]), y[i : i + 1])
+        gradients = torch.autograd.grad(loss, weights)
+        norms.append(float(torch.cat([g.flatten() for g in gradients]).norm()))
+        for total, g in zip(expected, gradients, strict=True):
+            total += g * min(1.0, (1 - MARGIN) * 6.0 / norms[-1])
+    assert min(norms) < 6.0 < max(norms)
+    with opacus(model, 6.0) as clipped:
+        sums, _ = clipped(x, y)
+    for got, wanted in zip(sums, expected, strict=True):
+        torch.testing.assert_close(got, wanted, atol=5e-6, rtol=0)
+
+
+def sums_by(way: str, model: nn.Module, x: torch.Tensor, y: torch.Tensor, clip: float) -> torch.Tensor:
+    if way == "opacus":
+        with opacus(model, clip) as clipped:
+            sums = clipped(x, y)[0]
+    else:
+        stack = Stacked(model, 1)
+        stack.load(flatten(model))
+        sums = clipped_stack(stack, x[None], y[None], torch.ones(1, len(x)), clip)[0]
+    return torch.cat([s.flatten() for s in sums]).double()
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    data=st.data(), scale=st.sampled_from([1e-6, 1.0, 1e3, 1e12, 1e19, 3e37]), clip=st.sampled_from([1e-2, 1.0, 30.0])
+)
+@pytest.mark.parametrize("way", ["opacus", "stack"])
+@pytest.mark.parametrize("factory", [models.logistic, partial(models.mlp, hidden=(4,))], ids=["hooks", "ghost"])
+def test_one_record_moves_the_sum_by_at_most_the_clip_norm(way, factory, data, scale, clip) -> None:
+    """Whatever the data: also where gradients overflow."""
+    examples = data.draw(st.integers(1, 5))
+    cells = st.floats(-1, 1, width=32)
+    x = torch.tensor(data.draw(st.lists(st.lists(cells, min_size=5, max_size=5), min_size=examples, max_size=examples)))
+    x = x * scale
+    y = torch.tensor(data.draw(st.lists(st.integers(0, CLASSES - 1), min_size=examples, max_size=examples)))
+    model = build(factory)
+    whole = sums_by(way, model, x, y, clip)
+    single = [sums_by(way, model, x[i : i + 1], y[i : i + 1], clip) for i in range(examples)]
+    assert all(float(s.norm()) <= clip for s in single)
+    # The sum is one of contributions that do not depend on each other, up to rounding.
+    assert float((whole - sum(single)).norm()) <= 1e-5 * clip * examples
+    without = sums_by(way, model, x[1:], y[1:], clip) if examples > 1 else torch.zeros_like(whole)
+    assert float((whole - without).norm()) <= clip * (1 + 1e-5 * examples)
+
+
+@pytest.mark.parametrize("batching", ["loop", "stacked"])
+def test_a_record_whose_gradient_overflows_counts_as_none(batching) -> None:
+    client, algorithm = a_client(), replace(PLAIN, sampling_rate=1.0)
+    far = client.x.copy()
+    far[0] = 3e38
+    sent = train(
+        algorithm, [replace(client, x=far)], models.build(models.mlp, (FEATURES,), CLASSES, 3), batching=batching
+    )
+    assert np.isfinite(sent).all()
+
+
+def variance_fits(draws: np.ndarray, sigma: float) -> bool:
+    """Two-sided chi-square test of N(0, σ²) at alpha = 1e-6."""
+    statistic = float((draws.astype(np.float64) ** 2).sum() / sigma**2)
+    return chi2.ppf(ALPHA / 2, draws.size) < statistic < chi2.isf(ALPHA / 2, draws.size)
+
+
+def without_data(**more) -> DPSGD:
+    """All batches are empty: what is left is noise."""
+    return replace(PLAIN, sampling_rate=1e-15, **more)
+
+
+@pytest.mark.statistical
+@pytest.mark.parametrize("noise", ["seeded", "os"])
+@pytest.mark.parametrize("batching", ["loop", "stacked"])
+@pytest.mark.parametrize("steps", [1, 4])
+def test_every_step_is_noised_as_stated_even_without_data(noise, batching, steps) -> None:
+    """n = 60 clients × 198 coordinates = 11,880; σ = noise_multiplier · clip_norm · η / expected_batch · √steps."""
+    model = build(partial(models.mlp, hidden=(20,)), (6,))
+    clients = [a_client(4, i, shape=(6,)) for i in range(60)]
+    sent = train(without_data(noise=noise, steps=steps), clients, model, batching=batching)
+    assert sent.size > 10_000
+    sigma = 0.8 * 0.5 * 0.2 / 5.0 * math.sqrt(steps)
+    assert variance_fits(sent, sigma)
+    assert not variance_fits(sent, sigma * 2 / 3)
+    assert not variance_fits(sent, sigma * 3 / 2)
+    assert abs(sent.mean()) < 5 * sigma / math.sqrt(sent.size)
+    # No client's noise is another's, and no coordinate's its neighbour's.
+    for a, b in ((sent[:-1], sent[1:]), (sent[:, :-1], sent[:, 1:])):
+        assert abs(np.corrcoef(a.ravel(), b.ravel())[0, 1]) < 5 / math.sqrt(a.size)
+
+
+@pytest.mark.statistical
+@pytest.mark.parametrize("noise", ["seeded", "os"])
+def test_batches_are_poisson_at_the_public_rate(noise) -> None:
+    """n = 20,000 coins per test, whatever the number of records; batch sizes vary as a binomial's do."""
+    for records in (5, 500):
+        steps = 20_000 // records
+        algorithm = replace(PLAIN, steps=steps, sampling_rate=0.3, noise=noise)
+        sizes = [len(b) for b in algorithm.batches(records, np.random.default_rng(1))]
+        assert len(sizes) == steps
+
+        def fits(rate: float, drawn: int = sum(sizes)) -> bool:
+            return binom.ppf(ALPHA / 2, 20_000, rate) <= drawn <= binom.isf(ALPHA / 2, 20_000, rate)
+
+        assert fits(0.3)
+        assert not fits(0.2)
+        assert not fits(0.45)
+        spread = np.var(sizes) / (records * 0.3 * 0.7)
+        assert 0.2 < spread < 3.0  # a fixed size has none
+    every = replace(PLAIN, sampling_rate=1.0, noise=noise).batches(7, np.random.default_rng(1))
+    assert all(len(batch) == 7 for batch in every)
+
+
+@pytest.mark.parametrize("batching", ["loop", "stacked"])
+def test_the_divisor_is_public(batching) -> None:
+    """n equal records move the model n times as far as one: nothing is divided by a private number."""
+    one = a_client(1)
+    algorithm = DPSGD(
+        learning_rate=1e-3, clip_norm=10.0, sampling_rate=1.0, expected_batch=8.0, steps=1, noise_multiplier=1e-9
+    )
+    many = [replace(one, x=np.repeat(one.x, n, axis=0), y=np.repeat(one.y, n)) for n in (1, 2, 7, 50)]
+    sent = np.concatenate([train(algorithm, [client], batching=batching) for client in many])
+    np.testing.assert_allclose(sent / np.array([[1], [2], [7], [50]]), np.repeat(sent[:1], 4, axis=0), atol=1e-7)
+    assert np.abs(sent[0]).max() > 1e-6
+
+
+@pytest.mark.statistical
+def test_noise_does_not_depend_on_how_many_records_there_are() -> None:
+    """n = 11,880 each, as above: a divisor or a rate made from n would change σ."""
+    model = build(partial(models.mlp, hidden=(20,)), (6,))
+    for records in (1, 300):
+        sent = train(without_data(), [a_client(records, i, shape=(6,)) for i in range(60)], model)
+        assert variance_fits(sent, 0.8 * 0.5 * 0.2 / 5.0 * math.sqrt(4))
+
+
+def test_the_steps_and_the_event_do_not_depend_on_the_data() -> None:
+    model, rngs = linear(), [np.random.default_rng(i) for i in range(3)]
+    clients = [a_client(records, i) for i, records in enumerate((1, 30, 200))]
+    updates = PLAIN.train(model, Broadcast(parameters=flatten(model)), clients, [None] * 3, rngs)
+    assert [u.metrics["steps"] for u in updates] == [4.0] * 3
+    public = [replace(u.events[0], scope="", cohort=()) for u in updates]
+    assert public[0] == public[1] == public[2]
+    event = updates[1].events[0]
+    assert (event.unit, event.scope, event.count, event.trust) == ("record", "client/1", 4, "local")
+    assert (event.noise_multiplier, event.clip_norm, event.adjacency) == (0.8, 0.5, "add-remove")
+    assert (event.sampling.kind, event.sampling.rate, event.sampling.population) == ("poisson", 0.4, 0)
+
+
+def test_noise_from_the_operating_system_is_nobodys_stream() -> None:
+    clients = [a_client(30, i) for i in range(2)]
+    for batching in ("loop", "stacked"):
+        first, again = (train(replace(PLAIN, noise="os"), clients, batching=batching) for _ in range(2))
+        assert np.abs(first - again).min() > 0
+        np.testing.assert_array_equal(*(train(PLAIN, clients, batching=batching) for _ in range(2)))
+    drawn = [list(replace(PLAIN, noise="os").batches(200, np.random.default_rng(1))) for _ in range(2)]
+    assert any(not np.array_equal(a, b) for a, b in zip(*drawn, strict=True))
+    assert replace(PLAIN, noise="os").participation(0).noise_source == "os"
+
+
+def test_what_is_left_open_is_settled() -> None:
+    following = PLAIN.settled(rounds=3, noise="os")
+    assert (following.noise, following.noise_multiplier) == ("os", 0.8)
+    assert replace(PLAIN, noise="seeded").settled(rounds=3, noise="os").noise == "seeded"
+    budget = Budget(epsilon=2.0, delta=1e-5, observer="server", unit="record")
+    open_ = replace(PLAIN, sampling_rate=0.1, steps=10, noise_multiplier=None, target=budget)
+    short, long = (open_.settled(rounds=rounds, noise="seeded") for rounds in (20, 40))
+    assert short.target is None
+    assert 0 < short.noise_multiplier < long.noise_multiplier
+    with pytest.raises(ConfigurationError, match="settled"):
+        train(open_, [a_client()])
+
+
+class Watching(nn.Module):
+    """Keeps a sum over everything that it has seen, and passes it on: without parameters, so Opacus lets it be."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("seen", torch.zeros(FEATURES))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.seen += x.detach().sum(0)
+        return x
+
+
+def test_only_trainable_parameters_move() -> None:
+    model = nn.Sequential(Watching(), nn.Linear(FEATURES, 4), nn.Tanh(), nn.Linear(4, CLASSES))
+    model[1].bias.requires_grad_(False)
+    (sent,) = train(PLAIN, [a_client(40)], model)
+    moved = dict(zip([name for name, _ in model.named_parameters()] + ["seen"], _pieces(sent, model), strict=True))
+    assert not moved["seen"].any()
+    assert not moved["1.bias"].any()
+    assert moved["1.weight"].all()
+    dense = nn.Sequential(nn.Flatten(), nn.Linear(FEATURES, 4), nn.Tanh(), nn.Linear(4, CLASSES))
+    dense[1].bias.requires_grad_(False)
+    both = [train(PLAIN, [a_client(40)], dense, batching=way) for way in ("loop", "stacked")]
+    np.testing.assert_allclose(*both, atol=1e-6, rtol=0)
+
+
+def _pieces(sent: np.ndarray, model: nn.Module) -> list[np.ndarray]:
+    sizes = [p.numel() for p in [*model.parameters(), *model.buffers()]]
+    return np.split(sent, np.cumsum(sizes)[:-1])
+
+
+def test_the_module_and_torchs_generator_are_left_as_they_were() -> None:
+    model = build(partial(models.cnn, channels=(4,)), (1, 6, 6))
+    before, broadcast = torch.random.get_rng_state(), Broadcast(parameters=flatten(model))
+    PLAIN.train(model, broadcast, [a_client(8, shape=(1, 6, 6))], [None], [np.random.default_rng(1)])
+    assert torch.equal(before, torch.random.get_rng_state())
+    for layer in model.modules():
+        assert not layer._forward_hooks
+        assert not layer._backward_hooks
+    for weight in model.parameters():
+        assert weight.grad is None
+        assert not {"grad_sample", "_forward_counter", "_norm_sample"} & set(vars(weight))
+
+
+def test_paths() -> None:
+    image = (1, 6, 6)
+    assert PLAIN.path(build(models.mlp)) == "stacked"
+    assert PLAIN.path(build(models.mlp), "loop") == "loop"
+    convolution = build(partial(models.cnn, channels=(4,)), image)
+    assert PLAIN.path(convolution.eval()) == "loop"
+    for model, batching in ((convolution, "stacked"), (build(models.mlp), "vmap")):
+        with pytest.raises(PlanError):
+            PLAIN.path(model, batching)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [nn.BatchNorm1d(FEATURES), nn.LSTM(FEATURES, CLASSES), nn.EmbeddingBag(6, CLASSES)],
+    ids=lambda layer: type(layer).__name__,
+)
+def test_layers_without_gradients_of_single_examples_are_refused(layer) -> None:
+    model = nn.Sequential(layer, nn.Linear(FEATURES, CLASSES))
+    remedy = "GroupNorm" if isinstance(layer, nn.BatchNorm1d) else "Replace that layer"
+    with pytest.raises(PlanError, match=remedy):
+        train(PLAIN, [a_client()], model, batching="loop")
+
+
+def test_what_fails_names_its_client() -> None:
+    clients = [a_client(4, i) for i in range(3)]
+    with pytest.raises(TrainingFailed, match="client/0"):
+        train(PLAIN, clients, nn.Sequential(nn.Linear(FEATURES + 1, CLASSES)), batching="stacked")
+    with pytest.raises(TrainingFailed, match="client/0"):
+        train(PLAIN, clients, nn.Sequential(nn.Linear(FEATURES + 1, CLASSES)), batching="loop")
+    diverging = replace(PLAIN, learning_rate=1e38, noise_multiplier=1e3)
+    for batching in ("loop", "stacked"):
+        with pytest.raises(NonFiniteInput, match="client/"):
+            train(diverging, clients, batching=batching)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"learning_rate": 0.0},
+        {"clip_norm": 0.0},
+        {"clip_norm": math.inf},
+        {"sampling_rate": 0.0},
+        {"sampling_rate": 1.5},
+        {"expected_batch": 0},
+        {"steps": 0},
+        {"steps": 2.5},
+        {"noise_multiplier": 0.0},
+        {"noise_multiplier": None},
+        {"target": Budget(epsilon=1.0, delta=1e-5, observer="server", unit="record")},
+        {"noise_multiplier": None, "target": Budget(epsilon=1.0, delta=1e-5, observer="server")},
+        {"momentum": 1.0},
+        {"weight_decay": -0.1},
+        {"proximal": -0.1},
+        {"noise": "quantum"},
+    ],
+    ids=str,
+)
+def test_bad_settings_are_refused(bad) -> None:
+    with pytest.raises(ConfigurationError):
+        replace(PLAIN, **bad)
