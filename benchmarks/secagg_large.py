@@ -21,7 +21,8 @@ from benchmarks import Row
 from benchmarks.apart import apart
 from fedpriv.aggregation import SecureAggregation, Session, Terms, perform
 from fedpriv.encoding import Integers, ring_for
-from fedpriv.engine.processes import ProcessCrew, Processes, cores
+from fedpriv.engine.executors import Crew
+from fedpriv.engine.processes import Processes, cores
 from fedpriv.network import Network, Wire
 from fedpriv.threat import SERVER, Party, client, client_index
 
@@ -124,7 +125,7 @@ def _round(point: Point) -> Iterator[Row]:
     }
 
 
-def _residents(crew: ProcessCrew, workers: int) -> int:
+def _residents(crew: Crew, workers: int) -> int:
     """The largest resident sizes so far, in bytes: of this process and of every worker (idle ones get an item each)."""
     return _resident(0) + sum(crew.map(_resident, range(workers)))
 

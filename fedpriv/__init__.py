@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fedpriv import attacks, data
     from fedpriv.aggregation import CKKS, KeyAuthority, Paillier, PlainSum, SecureAggregation
+    from fedpriv.engine.cluster import Ray
     from fedpriv.engine.plan import Plan
     from fedpriv.engine.processes import Processes
     from fedpriv.learning import DPSGD, FedAdagrad, FedAdam, FedAvg, FedAvgM, FedYogi, LocalSGD, models
@@ -53,6 +54,7 @@ __all__ = [
     "Plan",
     "PoissonSampling",
     "Processes",
+    "Ray",
     "Run",
     "SecureAggregation",
     "Study",
@@ -68,6 +70,7 @@ __all__ = [
 
 _HOME = {
     "aggregation": ("CKKS", "KeyAuthority", "Paillier", "PlainSum", "SecureAggregation"),
+    "engine.cluster": ("Ray",),
     "engine.plan": ("Plan",),
     "engine.processes": ("Processes",),
     "learning": ("DPSGD", "FedAdagrad", "FedAdam", "FedAvg", "FedAvgM", "FedYogi", "LocalSGD", "models"),

@@ -191,6 +191,8 @@ class Wire:
         self._slowness = dict(slowness or {})
         self._tamper = tamper
         self._silent: set[Party] = set()
+        self.lost: set[Party] = set()
+        """Clients that were lost in earnest: not by the schedule, but with the worker in which they lived."""
         self._sent: dict[Party, tuple[int, int]] = {}
         self._received: dict[Party, int] = {}
         self._cpu: dict[Party, float] = {}
@@ -199,6 +201,11 @@ class Wire:
     def enter(self, stage: Stage) -> None:
         """A stage begins: the clients whose time has come fall silent."""
         self._silent |= {party for party, name in self._schedule.items() if name == stage.name}
+
+    def lose(self, parties: Iterable[Party]) -> None:
+        """These clients were lost in earnest: they are silent from now on."""
+        self.lost.update(parties)
+        self._silent |= self.lost
 
     def silent(self, party: Party) -> bool:
         """Whether this party has been lost."""

@@ -7,7 +7,7 @@ block by block (training, above all) is the same wherever the block lives.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias, cast
 
@@ -32,19 +32,34 @@ class Acted:
     seconds: float
 
 
+Acting: TypeAlias = Generator[Acted, None, None]
+"""The steps of clients, one after the other; closing it ends what is still under way."""
+
+
 class Hosts(Protocol):
-    """Keeps the clients' roles of one attempt. Errors of a role arise here, as if it had acted in this process."""
+    """Keeps the clients' roles of one attempt. Errors of a role arise here, as if it had acted in this process.
+
+    A place where clients live can be lost. A client that had not acted yet is then made anew elsewhere, unnoticed; one
+    that had acted has lost its secrets and falls silent for the rest of the attempt: a dropout.
+    """
+
+    @property
+    def lost(self) -> Collection[Party]:
+        """The clients of this attempt that were lost so far."""
+        ...
 
     def open(self, roles: Mapping[Party, Role]) -> None:
         """Take in the clients' fresh roles, in the cohort's order; those of an earlier attempt are dropped."""
         ...
 
-    def act(self, stage: str, present: Sequence[Party]) -> Iterator[Acted]:
+    def act(self, stage: str, present: Sequence[Party]) -> Acting:
         """Every present client's step."""
         ...
 
-    def upload(self, stage: str, present: Sequence[Party], inputs: Inputs, collect: Collect) -> Iterator[Acted]:
-        """Every present client's step, once it was given its vector; ``inputs`` is called for each block."""
+    def upload(self, stage: str, present: Sequence[Party], inputs: Inputs, collect: Collect) -> Acting:
+        """Every present client's step, once it was given its vector; ``inputs`` is called for each block.
+        What it returns for a block reaches ``collect`` unless the whole block was lost.
+        """
         ...
 
     def deliver(self, message: Message) -> None:
@@ -56,7 +71,7 @@ class Hosts(Protocol):
         ...
 
     def results(self, parties: Sequence[Party]) -> list[Sum]:
-        """The sums that these clients hold."""
+        """The sums that those of these clients hold that are not lost."""
         ...
 
     def close(self) -> None:
@@ -80,10 +95,15 @@ class Block:
             yield self._step(party, stage)
 
     def upload(self, stage: str, present: Sequence[Party], inputs: Inputs) -> Generator[Acted, None, Any]:
-        """A client's vector exists only between training and its upload. Returns what ``inputs`` returns."""
+        """A client's vector exists only between training and its upload. Returns what ``inputs`` returns.
+
+        A client without a role here sent its vector before its home was lost.
+        """
         vectors = _Exhausted(inputs(present))
         for party, vector in vectors:
-            role = self._roles[party]
+            role = self._roles.get(party)
+            if role is None:
+                continue
             if not isinstance(role, ClientRole):
                 raise ProtocolError("A client's role takes an input.", value=party, remedy="Implement ClientRole.")
             role.submit(vector)
@@ -113,6 +133,8 @@ class Block:
 class Here:
     """Everything in this process, one client after another."""
 
+    lost: Collection[Party] = ()
+
     def __init__(self) -> None:
         self._blocks: list[tuple[Sequence[Party], Block]] = []
         self._home: dict[Party, Block] = {}
@@ -122,12 +144,12 @@ class Here:
         self._blocks = [(block, Block({party: roles[party] for party in block})) for block in blocks(list(roles))]
         self._home = {party: home for block, home in self._blocks for party in block}
 
-    def act(self, stage: str, present: Sequence[Party]) -> Iterator[Acted]:
+    def act(self, stage: str, present: Sequence[Party]) -> Acting:
         left = set(present)
         for block, home in self._blocks:
             yield from home.act(stage, [party for party in block if party in left])
 
-    def upload(self, stage: str, present: Sequence[Party], inputs: Inputs, collect: Collect) -> Iterator[Acted]:
+    def upload(self, stage: str, present: Sequence[Party], inputs: Inputs, collect: Collect) -> Acting:
         left = set(present)
         for block, home in self._blocks:
             here = [party for party in block if party in left]

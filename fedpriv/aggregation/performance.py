@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
 
 import numpy as np
 
@@ -44,6 +45,7 @@ def perform(
         hosts.open({party: roles.pop(party) for party in session.parties})
         present: list[Party] = []
         for stage in deployment.stages:
+            wire.lose(hosts.lost)
             wire.enter(stage)
             if stage.actor != CLIENT:
                 _pass_on([_step(roles, stage.actor, stage.name)], roles, hosts, session, wire)
@@ -53,10 +55,12 @@ def perform(
                     acted = hosts.upload(stage.name, present, inputs, collect)
                 else:
                     acted = hosts.act(stage.name, present)
-                _pass_on(acted, roles, hosts, session, wire)
+                with closing(acted):  # at an abort the clients stop
+                    _pass_on(acted, roles, hosts, session, wire)
             wire.leave(stage)
         return _agreed(hosts.results(present)) if releaser == CLIENT else _result(roles, releaser)
     finally:
+        wire.lose(hosts.lost)
         hosts.close()
 
 

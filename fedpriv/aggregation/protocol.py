@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -162,8 +162,15 @@ Inputs = Callable[[Sequence[Party]], Iterable[tuple[Party, Integers]]]
 called for one block of clients at a time; a generator's return value reaches ``collect``."""
 
 
-def perform_ideal(deployment: Deployment, session: Session, schedule: Schedule, inputs: Inputs, length: int) -> Sum:
-    """The ideal functionality: the same sum and the same abort as the real attempt, without the cryptography."""
+Totals = Callable[[Sequence[Party]], Iterable[tuple[Any, Integers]]]
+"""Given the contributors, yields their vectors, or sums of some of them."""
+
+
+def perform_ideal(deployment: Deployment, session: Session, schedule: Schedule, inputs: Totals, length: int) -> Sum:
+    """The ideal functionality: the same sum and the same abort as the real attempt, without the cryptography.
+
+    Nobody sees a single vector here, so ``inputs`` may add up what is at one place before it travels.
+    """
     contributors = deployment.contributors(session, schedule)
     total = np.zeros(length, dtype=np.int64)
     for _, vector in inputs([client(index) for index in contributors]):

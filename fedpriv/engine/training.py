@@ -77,6 +77,11 @@ class ClientWork:
         yield from zip(present, chunk.values, strict=True)
         return replace(chunk, values=chunk.values[:0])
 
+    def total(self, indices: Sequence[int]) -> Chunk:
+        """As :meth:`train`; ``values`` is ``[1, spec.length]``, their exact sum."""
+        chunk = self.train(indices)
+        return replace(chunk, values=chunk.values.sum(axis=0, keepdims=True))
+
     def train(self, indices: Sequence[int]) -> Chunk:
         """Train, flatten, clip, weight and encode."""
         # Without a model nothing needs torch, and it is not loaded.
