@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, Protocol, TypeAlias, cast
 
 from fedpriv.aggregation.protocol import ClientRole, Inputs, Releaser, Role, Sum
@@ -16,8 +17,13 @@ from fedpriv.errors import ProtocolError
 from fedpriv.network import Message
 from fedpriv.threat import Party
 
-BLOCK = 32
-"""Clients that live together."""
+BLOCK = 50
+"""Clients that live together, at most.
+
+A block trains together, and what a step of training costs besides arithmetic is paid once a block: of 100 small models,
+measured on one core, blocks of 25, 32, 50 and 100 made 55, 56, 75 and 87 rounds a second. But blocks are also what
+workers share, and a block's encoded vectors are in memory together.
+"""
 
 Collect: TypeAlias = Callable[[Any], None]
 """Takes what the inputs of one block return when they are exhausted; called in the blocks' order."""
@@ -80,8 +86,10 @@ class Hosts(Protocol):
 
 
 def blocks(parties: Sequence[Party]) -> list[Sequence[Party]]:
-    """Consecutive blocks of at most :data:`BLOCK` clients."""
-    return [parties[start : start + BLOCK] for start in range(0, len(parties), BLOCK)]
+    """Consecutive blocks of at most :data:`BLOCK` clients, as few and as equal as they can be."""
+    count = -(-len(parties) // BLOCK)
+    edges = [-(-number * len(parties) // count) for number in range(count)]
+    return [parties[start:end] for start, end in pairwise([*edges, len(parties)])]
 
 
 class Block:

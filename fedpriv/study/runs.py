@@ -175,6 +175,11 @@ class Run:
         return self.resolved.plan
 
     @property
+    def batching(self) -> str:
+        """How clients were trained: ``"stacked"``, ``"vmap"`` or ``"loop"``; see :mod:`fedpriv.learning.paths`."""
+        return self.resolved.batching
+
+    @property
     def sha256(self) -> str:
         """Of the final model's parameters."""
         return self.records[-1].sha256
@@ -296,6 +301,7 @@ class Run:
             "seed": self.seed,
             "noise": self.noise,
             "ideal": self.ideal,
+            "batching": self.batching,
             "sha256": self.sha256,
             "learns": dict(self.learns),
             "summary": self.summary(),
