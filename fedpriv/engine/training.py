@@ -79,16 +79,18 @@ class ClientWork:
 
     def total(self, indices: Sequence[int]) -> Chunk:
         """As :meth:`train`; ``values`` is ``[1, spec.length]``, their exact sum."""
-        chunk = self.train(indices)
-        return replace(chunk, values=chunk.values.sum(axis=0, keepdims=True))
+        return self._on_threads(indices, summed=True)
 
     def train(self, indices: Sequence[int]) -> Chunk:
         """Train, flatten, clip, weight and encode."""
+        return self._on_threads(indices, summed=False)
+
+    def _on_threads(self, indices: Sequence[int], summed: bool) -> Chunk:
         # Without a model nothing needs torch, and it is not loaded.
         with torch_threads(self.threads) if self.resolved.value.plan.model is not None else nullcontext():
-            return self._train(indices)
+            return self._train(indices, summed)
 
-    def _train(self, indices: Sequence[int]) -> Chunk:
+    def _train(self, indices: Sequence[int], summed: bool) -> Chunk:
         started = time.process_time()
         resolved = self.resolved.value
         plan, federation, spec = resolved.plan, resolved.federation, self.spec
@@ -105,14 +107,18 @@ class ClientWork:
             )
         sizes = [len(c) for c in clients]
         weights = sizes if plan.mechanism.weighting == "examples" else [1] * len(sizes)
-        values, residual = np.empty((len(clients), spec.length), dtype=np.int64), np.zeros(spec.length)
+        values = np.zeros((1 if summed else len(clients), spec.length), dtype=np.int64)
+        residual = np.zeros(spec.length)
         clipped_norms = clipped_coordinates = 0
         step = max(1, IN_CACHE // spec.length)
         for part in (slice(start, start + step) for start in range(0, len(clients), step)):
             flat = stack(updates[part], resolved.entries, [client(index) for index in indices[part]])
             encoding = self.streams.generators("encoding", spec.round, indices[part])
             encoded = plan.mechanism.protect(flat, sizes[part], spec, encoding)
-            values[part] = encoded.values
+            if summed:
+                values += encoded.values.sum(axis=0)
+            else:
+                values[part] = encoded.values
             residual += encoded.residual
             clipped_norms += encoded.clipped_norms
             clipped_coordinates += encoded.clipped_coordinates

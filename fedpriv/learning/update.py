@@ -84,6 +84,10 @@ class ClientUpdate(Protocol):
             clients: whose data; ``client.x [m, …]``, ``client.y [m]``.
             states: what each kept from its last round.
             rngs: each client's own generator for this round; the only randomness allowed.
+
+        An algorithm that trains clients together also has ``path(model, batching) -> Path``, a rule on the model's
+        layers that never asks a clock (:func:`fedpriv.learning.paths.choose` is LocalSGD's), and its ``train`` then
+        takes ``batching=``, the path to take. All paths of an algorithm draw the same batches and agree to rounding.
         """
         ...
 
