@@ -53,6 +53,48 @@ def test_streams_of_neighbouring_clients_do_not_overlap() -> None:
     assert not set(left.tolist()) & set(right.tolist())
 
 
+def test_a_generator_is_made_once_when_it_is_first_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[object] = []
+    real = np.random.PCG64DXSM
+    monkeypatch.setattr(np.random, "PCG64DXSM", lambda start: made.append(start) or real(start))
+    rngs = Streams(2).generators("x", 0, range(5))
+    assert (len(rngs), len(made)) == (5, 0)
+    first = rngs[3].random()
+    assert rngs[3] is rngs[-2] is rngs[2:][1]
+    assert rngs[3].random() != first
+    assert len(made) == 3
+    assert Streams(2).generator("x", 0, 3).random() == first
+    with pytest.raises(IndexError):
+        rngs[5]
+
+
+@pytest.mark.statistical
+def test_first_draws_of_many_streams_are_uniform_and_independent() -> None:
+    """n = 20,000 streams, α = 1e-6: what a cohort draws first is as good as what one generator draws in a row.
+
+    The power check: streams whose neighbours share a draw in ten are caught.
+    """
+    n = 20_000
+    draws = np.array([rng.random(2) for rng in Streams(11).generators("training", 4, range(n))])
+    rounds = np.array([Streams(11).generator("training", round).random() for round in range(n)])
+
+    def correlation(left: np.ndarray, right: np.ndarray) -> float:
+        return float(stats.pearsonr(left, right).pvalue)
+
+    assert all(stats.kstest(column, "uniform").pvalue > ALPHA for column in (draws[:, 0], draws[:, 1], rounds))
+    pairs = [(draws[:, 0], draws[:, 1]), (draws[:-1, 0], draws[1:, 0]), (draws[:, 0], rounds)]
+    assert all(correlation(*pair) > ALPHA for pair in pairs)
+    shared = draws[:, 0].copy()
+    shared[1::10] = shared[::10]
+    assert correlation(shared[:-1], shared[1:]) < ALPHA
+
+
+def test_a_stream_has_no_children() -> None:
+    """A child would start from the operating system's entropy, and no run could be repeated."""
+    with pytest.raises(TypeError):
+        Streams(0).generator("x").spawn(1)
+
+
 @pytest.mark.parametrize("seed", [-1, 1.0, "7", None, True])
 def test_a_seed_is_a_non_negative_integer(seed: object) -> None:
     with pytest.raises(ConfigurationError, match="non-negative integer"):

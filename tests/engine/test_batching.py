@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 import fedpriv as fp
 from fedpriv.aggregation import hosting
 from fedpriv.data import Client, Federation
-from fedpriv.engine import resolution
+from fedpriv.engine import resolution, training
 from fedpriv.engine.processes import Processes
 from fedpriv.errors import ConfigurationError, NonFiniteInput, PlanError
 from fedpriv.learning import Broadcast, LocalSGD, Update
@@ -135,6 +135,22 @@ def test_three_workers_give_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> No
     here, there = (execute(federation, plan, ideal=True, executor=e) for e in (None, Processes(3)))
     assert [record.sha256 for record in there.records] == [record.sha256 for record in here.records]
     assert there.batching == here.batching == "stacked"
+
+
+@pytest.mark.parametrize("mechanism", [fp.NoDP(limit=0.01), fp.CentralGaussian(clip_norm=0.1, noise_multiplier=1.0)])
+@pytest.mark.parametrize("ideal", [True, False])
+def test_how_many_clients_are_encoded_at_a_time_changes_nothing(
+    mechanism: Any, ideal: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    federation, plan = a_federation(), a_plan(mechanism=mechanism)
+    together = execute(federation, plan, ideal=ideal)
+    monkeypatch.setattr(training, "IN_CACHE", 1)
+    alone = execute(federation, plan, ideal=ideal)
+    assert alone.sha256 == together.sha256
+    for one, other in zip(alone.records, together.records, strict=True):
+        assert (one.clipped_norms, one.clipped_coordinates) == (other.clipped_norms, other.clipped_coordinates)
+        assert one.rounding_error == pytest.approx(other.rounding_error, rel=1e-6)
+    assert any(r.clipped_norms + r.clipped_coordinates for r in alone.records)
 
 
 def test_a_client_that_diverges_in_a_stack_is_named() -> None:

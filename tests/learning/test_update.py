@@ -13,7 +13,8 @@ import torch
 from fedpriv.data import Client
 from fedpriv.errors import ConfigurationError, DataError, NonFiniteInput, TrainingFailed
 from fedpriv.learning import DELTA, Broadcast, ClientUpdate, LocalSGD, Update, flatten, load, models, per_client
-from fedpriv.learning.update import check_update
+from fedpriv.learning.update import check_update, stack
+from fedpriv.threat import client as client_party
 
 SHAPE, CLASSES = (4,), 2
 
@@ -231,3 +232,20 @@ def test_a_chunk_has_as_many_states_and_generators_as_clients():
     module = models.build(models.logistic, SHAPE, CLASSES, seed=1)
     with pytest.raises(ValueError, match="zip"):
         Minimal().train(module, Broadcast(parameters=flatten(module)), [a_client(0)], [None, None], [])
+
+
+def test_payloads_are_joined_in_the_plans_order_and_checked():
+    expected = {"b": 2, "a": 1}
+    updates = [
+        Update(payload={"a": np.float32([i]), "b": np.array([10.0 + i, 20.0 + i], dtype=np.float32)}) for i in range(3)
+    ]
+    parties = [client_party(4 + i) for i in range(3)]
+    joined = stack(updates, expected, parties)
+    assert joined.dtype == np.float64
+    assert joined.tolist() == [[10, 20, 0], [11, 21, 1], [12, 22, 2]]
+    updates[1].payload["b"][1] = np.inf
+    with pytest.raises(NonFiniteInput, match="infinity in 'b' of client/5"):
+        stack(updates, expected, parties)
+    updates[2] = Update(payload={"a": np.float32([1]), "b": np.float32([1])})
+    with pytest.raises(ConfigurationError, match="client/6"):
+        stack(updates, expected, parties)
