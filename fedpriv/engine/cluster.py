@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 import time
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -168,7 +169,7 @@ class _Cluster:
 
     def hire(self, count: int) -> list[Worker]:
         actors = [self._make.remote() for _ in range(count)]
-        greetings = [actor.greet.remote() for actor in actors]
+        greetings = [actor.greet.remote(sys.path) for actor in actors]
         try:
             if count > self.cores():
                 raise _no_room(count, self.cores())
@@ -254,7 +255,8 @@ class _Actor:
         self._home = Home()
         self._answers: Iterator[bytes] = iter(())
 
-    def greet(self) -> tuple[int, dict[str, str]]:
+    def greet(self, path: Sequence[str]) -> tuple[int, dict[str, str]]:
+        sys.path += [place for place in path if place not in sys.path]  # what lies beside the script, where it does
         return os.getpid(), _versions()
 
     def begin(self, order: bytes, parcel: bytes | None) -> list[bytes]:

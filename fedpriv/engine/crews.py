@@ -72,14 +72,16 @@ class WorkerCrew:
         informed: set[Worker] = set()
         doing: dict[Worker, tuple[int, bytes]] = {}
         ready: dict[int, Result] = {}
-        turn = 0
+        turn, left = 0, True
         try:
-            while True:
+            while left or again or doing or ready:
                 for worker in (worker for worker in self.workers if worker not in doing):
+                    following: tuple[int, bytes] | None = None
                     if again:
-                        following: tuple[int, bytes] | None = again.pop()
-                    else:
-                        following = next(waiting, None) if len(ready) <= len(self.workers) else None
+                        following = again.pop()
+                    elif len(ready) <= len(self.workers):  # what waits for its turn takes memory
+                        following = next(waiting, None)
+                        left = following is not None
                     if following is not None:
                         doing[worker] = following
                         worker.ask(apply, token, following[1], parcel=None if worker in informed else parcel)
@@ -88,7 +90,7 @@ class WorkerCrew:
                     yield ready.pop(turn)
                     turn += 1
                 if not doing:
-                    break
+                    continue
                 for worker, answer in self.answers(doing):
                     if answer is DONE:
                         del doing[worker]

@@ -22,11 +22,11 @@ from fedpriv.engine.executors import Executor
 from fedpriv.network import Message, Stage, Wire
 from fedpriv.threat import SERVER, Party, client, client_index
 
-N, LENGTH = 8, 50
+N, LENGTH = 9, 50
 SESSION = Session(round=0, attempt=0, participants=tuple(range(N)), context=b"c")
 GONE = (3, 4, 5)
 """In blocks of three over two workers, the second one has the second block."""
-REST = (0, 1, 2, 6, 7)
+REST = (0, 1, 2, 6, 7, 8)
 
 
 def deployed(aggregator: Any) -> Any:
@@ -126,25 +126,26 @@ def attempt(
 # --- the runs -------------------------------------------------------------------------------------------------------
 
 
-def ideal_run(federation: Any, planned: Any, executor: Executor, marker: Path) -> tuple[fp.Run, fp.Run]:
+def ideal_run(federations: Any, planned: Any, executor: Executor, marker: Path) -> tuple[fp.Run, fp.Run]:
     """The same ideal run in this process, and where a worker dies on the way."""
     plan = planned(
         client=Mortal(steps=2, batch_size=4, learning_rate=0.3, death=Once(marker)),
         aggregation=fp.SecureAggregation(dropout=0.5, corrupt=0.0),
     )
+    federation = federations(clients=N)
     here = execute(federation, plan, ideal=True)
     there = execute(federation, plan, ideal=True, executor=executor)
     assert marker.exists()
     return here, there
 
 
-def masked_run(federation: Any, planned: Any, executor: Executor, marker: Path) -> fp.Run:
+def masked_run(federations: Any, planned: Any, executor: Executor, marker: Path) -> fp.Run:
     """A masked run, whose worker with clients 3 to 5 dies in the first round while it trains them."""
     plan = planned(
         client=Mortal(steps=2, batch_size=4, learning_rate=0.3, death=Once(marker)),
         aggregation=fp.SecureAggregation(dropout=0.4, corrupt=0.0),
     )
-    run = execute(federation, plan, executor=executor)
+    run = execute(federations(clients=N), plan, executor=executor)
     assert marker.exists()
     return run
 

@@ -72,7 +72,7 @@ def test_lost_in_the_middle_of_an_upload(crew: WorkerCrew, tmp_path: Path) -> No
     """Client 3's vector is in the sum, so the parent learns what training it gave; 4 and 5 sent nothing."""
     with pytest.warns(RuntimeWarning, match="-9"):
         seen = attempt(crew, masked(), once(tmp_path))
-    assert (seen.contributors, seen.lost, seen.asked) == ((0, 1, 2, 3, 6, 7), GONE, [0, 1, 2, 3, 6, 7])
+    assert (seen.contributors, seen.lost, seen.asked) == ((0, 1, 2, 3, 6, 7, 8), GONE, [0, 1, 2, 3, 6, 7, 8])
 
 
 def test_lost_before_the_unmasking(crew: WorkerCrew) -> None:
@@ -83,7 +83,7 @@ def test_lost_before_the_unmasking(crew: WorkerCrew) -> None:
 
 def test_too_many_lost_abort_as_dropouts_do(crew: WorkerCrew) -> None:
     with pytest.warns(RuntimeWarning, match="-9"), pytest.raises(TooFewSurvivors):
-        attempt(crew, masked(), at=("roster", "to"), home=0)  # five of eight
+        attempt(crew, masked(), at=("roster", "to"), home=0)  # six of nine
     assert attempt(crew, masked()).contributors == ALL
 
 
@@ -145,20 +145,20 @@ def test_a_lost_item_is_done_again(crew: WorkerCrew, tmp_path: Path) -> None:
     assert list(crew.map(lambda n: n + shared.value + later.value, range(4))) == [30, 31, 32, 33]
 
 
-def test_an_ideal_run_loses_a_worker_and_not_a_bit(federation: Any, planned: Make, tmp_path: Path) -> None:
+def test_an_ideal_run_loses_a_worker_and_not_a_bit(federations: Any, planned: Make, tmp_path: Path) -> None:
     with pytest.warns(RuntimeWarning, match="-9"):
-        here, there = ideal_run(federation, planned, Processes(2), tmp_path / "died")
+        here, there = ideal_run(federations, planned, Processes(2), tmp_path / "died")
     assert there.sha256 == here.sha256
     assert [record.sha256 for record in there.records] == [record.sha256 for record in here.records]
     assert all(record.lost == () and record.contributors == ALL for record in there.records)
 
 
-def test_a_masked_run_goes_on_without_those_who_were_lost(federation: Any, planned: Make, tmp_path: Path) -> None:
+def test_a_masked_run_goes_on_without_those_who_were_lost(federations: Any, planned: Make, tmp_path: Path) -> None:
     with pytest.warns(RuntimeWarning, match="-9"):
-        run = masked_run(federation, planned, Processes(2), tmp_path / "died")
+        run = masked_run(federations, planned, Processes(2), tmp_path / "died")
     assert [record.lost for record in run.records] == [GONE, ()]
     assert [record.contributors for record in run.records] == [REST, ALL]
-    expected = execute(federation, run.plan, executor=None)
+    expected = execute(federations(clients=N), run.plan)
     assert run.sha256 != expected.sha256  # three clients of the first round are missing
 
 

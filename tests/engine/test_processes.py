@@ -56,7 +56,7 @@ def test_a_sum_over_workers(crew: WorkerCrew, adversary: Any, stage: str | None)
     left = [index for index in range(N) if not lost or index != 4 or stage == "unmask"]
     assert total.contributors == tuple(left)
     assert np.array_equal(total.total, np.full(LENGTH, sum(index + 1 for index in left)))
-    blocks = [[client(i) for i in block if i in left] for block in ([0, 1, 2], [3, 4, 5], [6, 7])]
+    blocks = [[client(i) for i in block if i in left] for block in ([0, 1, 2], [3, 4, 5], [6, 7, 8])]
     assert collected == blocks
     assert all(row.cpu_seconds > 0 for row in wire.costs if row.role == "client" and row.messages)
 
