@@ -32,6 +32,8 @@ Draw: TypeAlias = Callable[[int, np.random.Generator], Iterable[Rows | None]]
 
 ROOM = 2**25
 """Numbers that a stack may hold at a time, parameters and padded batches together: 128 MiB of float32."""
+SMALL = 16
+"""Padding of batches this small costs less than another stack."""
 
 
 class Copies(ABC):
@@ -185,9 +187,9 @@ def turns(
 
 
 def stacks(rows: Sequence[int], numbers_per_row: int, parameters: int) -> list[list[int]]:
-    """Cut a block so that each stack stays within :data:`ROOM`, similar batch sizes together: positions of clients.
+    """Cut a block so that each stack stays within :data:`ROOM` and little of it is padding: positions of clients.
 
-    A single client may exceed it; its data is then in memory as in the loop.
+    A single client may exceed the room; its data is then in memory as in the loop.
 
     Args:
         rows: each client's largest batch.
@@ -197,7 +199,9 @@ def stacks(rows: Sequence[int], numbers_per_row: int, parameters: int) -> list[l
     cut: list[list[int]] = []
     for position in sorted(range(len(rows)), key=lambda i: -rows[i]):
         # The first of a stack has its largest batch, to which the others are padded.
-        if not cut or (len(cut[-1]) + 1) * (rows[cut[-1][0]] * numbers_per_row + 3 * parameters) > ROOM:
+        largest = rows[cut[-1][0]] if cut else 0
+        full = cut and (len(cut[-1]) + 1) * (largest * numbers_per_row + 3 * parameters) > ROOM
+        if not cut or full or largest > 4 * max(rows[position], SMALL):
             cut.append([])
         cut[-1].append(position)
     return [sorted(stack) for stack in cut]

@@ -188,13 +188,14 @@ def test_an_empty_batch_is_a_step_without_examples() -> None:
     assert all(torch.isfinite(batch.weights).all() for batch in packed)
 
 
-@given(rows=st.lists(st.integers(1, 50), min_size=1, max_size=30), room=st.integers(1, 2000))
+@given(rows=st.lists(st.integers(1, 300), min_size=1, max_size=30), room=st.integers(1, 2000))
 def test_stacks_stay_within_their_room(rows: list[int], room: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(packing, "ROOM", room)
         cut = packing.stacks(rows, 2, 10)
     assert sorted(i for stack in cut for i in stack) == list(range(len(rows)))
     for stack in cut:
+        assert max(rows[i] for i in stack) <= 4 * max(min(rows[i] for i in stack), packing.SMALL)
         assert len(stack) == 1 or len(stack) * (2 * max(rows[i] for i in stack) + 30) <= room
 
 
