@@ -278,11 +278,8 @@ def _of_records(attempt: _Attempt, aborted: RoundAborted | None) -> list[LedgerE
     """
     events = [event for update in attempt.trained for event in update.events]
     participation = getattr(attempt.resolved.plan.client, "participation", None)
-    if (
-        aborted is not None
-        and participation is not None
-        and (attempt.trained or not isinstance(aborted, CohortTooSmall))
-    ):
+    refused = isinstance(aborted, CohortTooSmall) and not attempt.trained
+    if aborted is not None and not refused and participation is not None:
         events = [participation(index) for index in attempt.cohort]
     return [replace(event, round=attempt.spec.round) for event in events]
 
