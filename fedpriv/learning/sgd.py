@@ -134,6 +134,7 @@ class LocalSGD:
         """One client's round."""
         import torch
 
+        from fedpriv.learning.packing import held
         from fedpriv.learning.vector import flatten, load
 
         load(model, broadcast.parameters)
@@ -141,7 +142,7 @@ class LocalSGD:
         weights = [w for w in model.parameters() if w.requires_grad]
         anchors = [w.detach().clone() for w in weights]
         velocities = [torch.zeros_like(w) for w in weights]
-        x, y = (torch.tensor(array, device=weights[0].device) for array in (client.x, client.y))
+        x, y = held(client, weights[0].device)
 
         loss_sum, visited, steps = torch.zeros((), device=x.device), 0, 0
         for batch in self.batches(len(y), rng):
