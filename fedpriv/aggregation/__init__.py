@@ -20,9 +20,9 @@ from fedpriv.aggregation.protocol import (
 )
 
 if TYPE_CHECKING:
-    from fedpriv.aggregation.ckks import CKKS
-    from fedpriv.aggregation.keys import KeyAuthority
-    from fedpriv.aggregation.paillier import Paillier
+    from fedpriv.aggregation.homomorphic.ckks import CKKS
+    from fedpriv.aggregation.homomorphic.keys import KeyAuthority
+    from fedpriv.aggregation.homomorphic.paillier import Paillier
     from fedpriv.aggregation.secagg import SecureAggregation
 
 __all__ = [
@@ -44,9 +44,9 @@ __all__ = [
 ]
 
 _LAZY = {
-    "CKKS": "fedpriv.aggregation.ckks",
-    "KeyAuthority": "fedpriv.aggregation.keys",
-    "Paillier": "fedpriv.aggregation.paillier",
+    "CKKS": "fedpriv.aggregation.homomorphic.ckks",
+    "KeyAuthority": "fedpriv.aggregation.homomorphic.keys",
+    "Paillier": "fedpriv.aggregation.homomorphic.paillier",
     "SecureAggregation": "fedpriv.aggregation.secagg",
 }
 

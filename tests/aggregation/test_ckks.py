@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedpriv.aggregation.ckks import CKKS, DATA_SLOTS, PARAMETERS, TOLERANCE, CKKSDecryptor, _error
+from fedpriv.aggregation.homomorphic.ckks import CKKS, DATA_SLOTS, PARAMETERS, TOLERANCE, CKKSDecryptor, _error
 from fedpriv.aggregation.protocol import Session, Terms, perform
 from fedpriv.crypto.lattice import SecretKey
 from fedpriv.encoding import Bounded

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedpriv.aggregation import envelope
-from fedpriv.aggregation.envelope import Label, seal, unseal
+from fedpriv.aggregation.homomorphic import envelope
+from fedpriv.aggregation.homomorphic.envelope import Label, seal, unseal
 from fedpriv.errors import AuthenticationFailed, ContextMismatch, MalformedMessage, ProtocolError, UnexpectedMessage
 
 LABEL = Label(scheme="CKKS", parameters=b"p" * 16, key=b"k" * 16, context=b"c" * 32, round=3, attempt=1, chunks=4)

@@ -11,12 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedpriv.aggregation import conformance, paillier
-from fedpriv.aggregation.ckks import CKKS, DATA_SLOTS
-from fedpriv.aggregation.envelope import seal
-from fedpriv.aggregation.homomorphic import HomomorphicDeployment, HomomorphicServer
-from fedpriv.aggregation.keys import Decryptions, KeyAuthority
-from fedpriv.aggregation.paillier import Lanes, Paillier
+from fedpriv.aggregation import conformance
+from fedpriv.aggregation.homomorphic import paillier
+from fedpriv.aggregation.homomorphic.ckks import CKKS, DATA_SLOTS
+from fedpriv.aggregation.homomorphic.envelope import seal
+from fedpriv.aggregation.homomorphic.keys import Decryptions, KeyAuthority
+from fedpriv.aggregation.homomorphic.paillier import Lanes, Paillier
+from fedpriv.aggregation.homomorphic.roles import HomomorphicDeployment, HomomorphicServer
 from fedpriv.aggregation.protocol import Session, Sum, Terms, perform, perform_ideal
 from fedpriv.encoding import Bounded
 from fedpriv.errors import (

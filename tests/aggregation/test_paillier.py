@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedpriv.aggregation.paillier import (
+from fedpriv.aggregation.homomorphic.paillier import (
     COUNTER_BITS,
     Lanes,
     Paillier,

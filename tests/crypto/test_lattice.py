@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedpriv.crypto.lattice import MAX_MODULUS_BITS, Adder, CKKSParameters, PublicKey, SecretKey
-from fedpriv.crypto.lattice_noise import slot_error
+from fedpriv.crypto.lattice.ckks_noise import slot_error
 from fedpriv.errors import ConfigurationError, DecryptionFailed, MalformedMessage
 
 PARAMETERS = CKKSParameters()

@@ -20,9 +20,9 @@ from functools import cache
 
 import numpy as np
 
-from fedpriv.aggregation.homomorphic import HomomorphicDeployment, bounded, check_terms, client_bound
-from fedpriv.aggregation.homomorphic_costs import PROBES, Rates, Volume, measure, rows
-from fedpriv.aggregation.keys import KeyAuthority, check_keys
+from fedpriv.aggregation.homomorphic.costs import PROBES, Rates, Volume, measure, rows
+from fedpriv.aggregation.homomorphic.keys import KeyAuthority, check_keys
+from fedpriv.aggregation.homomorphic.roles import HomomorphicDeployment, bounded, check_terms, client_bound
 from fedpriv.aggregation.protocol import Terms
 from fedpriv.crypto import paillier
 from fedpriv.encoding import Bounded, Domain, Integers

@@ -4,7 +4,7 @@ The only module that touches TenSEAL. Everything runs on one thread: SEAL gains 
 size, and TenSEAL's thread pool does not survive a fork.
 
 **Guarantees** IND-CPA at 128 bits by the table of the HomomorphicEncryption.org standard. A decryption gives integers
-that are exact with the probability derived in :mod:`fedpriv.crypto.lattice_noise`, or :class:`DecryptionFailed`.
+that are exact with the probability derived in :mod:`fedpriv.crypto.lattice.ckks_noise`, or :class:`DecryptionFailed`.
 
 **Assumes** ring-LWE with ternary secrets; ciphertexts that were made and added honestly. SEAL seeds its generator from
 ``/dev/urandom`` for every key and ciphertext (``randomgen.cpp``).

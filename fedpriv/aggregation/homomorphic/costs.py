@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fedpriv.aggregation import envelope
-from fedpriv.aggregation.homomorphic import ADD, DECRYPT, ENCRYPT, HomomorphicDeployment
+from fedpriv.aggregation.homomorphic import envelope
+from fedpriv.aggregation.homomorphic.roles import ADD, DECRYPT, ENCRYPT, HomomorphicDeployment
 from fedpriv.aggregation.protocol import Session, perform
 from fedpriv.network import Network, StageCost, Wire
 from fedpriv.threat import AUTHORITY, CLIENT, SERVER, Party

@@ -1,8 +1,8 @@
 """Homomorphic aggregation under CKKS: approximate arithmetic, exact integers.
 
 CKKS computes on reals with a small error. Here the reals are the codec's integers, at a scale at which the error of a
-whole cohort's sum is proved to stay below a quarter of a unit (:mod:`fedpriv.crypto.lattice_noise`): rounding gives the
-exact sum, the same as every other aggregator's. A decryption farther than that from the integers is a failure.
+whole cohort's sum is proved to stay below a quarter of a unit (:mod:`fedpriv.crypto.lattice.ckks_noise`): rounding
+gives the exact sum, the same as every other aggregator's. A decryption farther than that from the integers is a failure.
 
 Each ciphertext's last slot counts: every client encrypts a 1 there, and the authority checks that the sum is the number
 of contributors that the server names. It finds slips (a ciphertext added twice or not at all), not lies.
@@ -16,12 +16,12 @@ from functools import cache
 
 import numpy as np
 
-from fedpriv.aggregation.homomorphic import HomomorphicDeployment, bounded, check_terms, client_bound
-from fedpriv.aggregation.homomorphic_costs import PROBES, Rates, Volume, measure, rows
-from fedpriv.aggregation.keys import KeyAuthority, check_keys
+from fedpriv.aggregation.homomorphic.costs import PROBES, Rates, Volume, measure, rows
+from fedpriv.aggregation.homomorphic.keys import KeyAuthority, check_keys
+from fedpriv.aggregation.homomorphic.roles import HomomorphicDeployment, bounded, check_terms, client_bound
 from fedpriv.aggregation.protocol import Terms
 from fedpriv.crypto import lattice
-from fedpriv.crypto.lattice_noise import slot_error
+from fedpriv.crypto.lattice.ckks_noise import slot_error
 from fedpriv.encoding import Bounded, Domain, Integers
 from fedpriv.errors import DecryptionFailed, PlanError
 from fedpriv.network import StageCost

@@ -16,8 +16,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from fedpriv.aggregation.envelope import Label, Part, seal, unseal
-from fedpriv.aggregation.keys import Decryptions, KeyAuthority
+from fedpriv.aggregation.homomorphic.envelope import Label, Part, seal, unseal
+from fedpriv.aggregation.homomorphic.keys import Decryptions, KeyAuthority
 from fedpriv.aggregation.protocol import Role, Session, Sum, Terms, survivors
 from fedpriv.aggregation.roles import Attempts, OneInput, checked_participants
 from fedpriv.encoding import Bounded, Integers, check_sum_bound
