@@ -1,25 +1,23 @@
 """Each attack here succeeds against a variant from which one guard is taken away, and fails, with its own typed error,
 against the roles as they are. Where two guards overlap the variant has lost both, and a comment says so.
 
-Messages are changed and framed anew, as by an adversary who knows the public transcript.
+:mod:`secagg_by_hand` plays the attempts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
+from secagg_by_hand import Attempt, Carry, Make, N, agreed_on, changing, flipped, inside, opened, reframed
 
-from fedpriv.aggregation import SecureAggregation, Session, Terms
 from fedpriv.aggregation.secagg import Client, Server
 from fedpriv.aggregation.secagg import messages as m
-from fedpriv.aggregation.secagg.client import lifted
 from fedpriv.aggregation.secagg.reach import Regular
 from fedpriv.crypto import agreement, envelope, prg, shamir, wire
-from fedpriv.encoding import Integers
 from fedpriv.errors import (
     AuthenticationFailed,
     CohortTooSmall,
@@ -30,120 +28,8 @@ from fedpriv.errors import (
     TooFewSurvivors,
     UnexpectedMessage,
 )
-from fedpriv.network import Message, Stage
+from fedpriv.network import Message
 from fedpriv.threat import SERVER, client
-
-N, LENGTH, BOUND = 6, 16, 1000
-Carry = Callable[[Message], Iterable[Message]]
-Make = Callable[[m.Agreed, int], Client]
-
-
-def agreed_on(n: int = N, *, number: tuple[int, int] = (0, 0), **arguments: Any) -> m.Agreed:
-    description = SecureAggregation(**arguments)
-    domain = description.domain(sum_bound=n * BOUND, length=LENGTH, cohort=n)
-    terms = Terms(length=LENGTH, input_bound=BOUND, cohort=n, domain=domain)
-    session = Session(round=number[0], attempt=number[1], participants=tuple(range(n)), context=b"model")
-    return m.Agreed.on(terms, domain, description.parameters(n), session)  # type: ignore[arg-type]
-
-
-class Attempt:
-    """An attempt played by hand: ``carry`` is the adversary's network, ``lost`` says who is silent from which stage."""
-
-    def __init__(
-        self,
-        agreed: m.Agreed,
-        *,
-        make: Make = Client,
-        server: Callable[[m.Agreed], Server] = Server,
-        carry: Carry = lambda message: [message],
-        lost: Mapping[int, str] | None = None,
-    ) -> None:
-        self.agreed, self.carry, self.lost = agreed, carry, dict(lost or {})
-        rng = np.random.default_rng(list(agreed.transcript))
-        self.inputs = rng.integers(-BOUND, BOUND + 1, (agreed.invited, LENGTH))
-        self.clients: list[Any] = [make(agreed, i) for i in range(agreed.invited)]
-        self.server: Any = server(agreed)
-        self.sent: dict[tuple[str, str, str], Message] = {}
-
-    def play(self) -> Integers:
-        """The sum that the server accepts."""
-        self.through(m.STAGES)
-        total: Integers = self.server.result().total
-        return total
-
-    def upload(self) -> None:
-        """Everything up to the masked inputs."""
-        self.through(m.STAGES[:5])
-
-    def through(self, stages: Sequence[Stage]) -> None:
-        roles = dict(zip(self.agreed.parties, self.clients, strict=True)) | {SERVER: self.server}
-        silent: set[str] = set()
-        for stage in stages:
-            silent |= {client(i) for i, name in self.lost.items() if name == stage.name}
-            for party in [SERVER] if stage.actor == SERVER else self.agreed.parties:
-                if party in silent:
-                    continue
-                if stage.name == m.MASKED:
-                    roles[party].submit(self.inputs[self.agreed.parties.index(party)])
-                for message in roles[party].step(stage.name):
-                    self.sent[message.stage, message.sender, message.recipient] = message
-                    for delivered in self.carry(message):
-                        if delivered.recipient not in silent:
-                            roles[delivered.recipient].receive(delivered)
-
-    def refused(self, error: type[FedprivError], *, silent: int | None = None) -> None:
-        """Ends so, before the client that is to be ``silent`` has sent its masked vector."""
-        with pytest.raises(error):
-            self.play()
-        assert silent is None or (m.MASKED, client(silent), SERVER) not in self.sent
-
-    def masked(self, position: int) -> Any:
-        """What the server gets from a client."""
-        payload = inside(self.sent[m.MASKED, client(position), SERVER])
-        return wire.unpack_bits(payload, LENGTH, self.agreed.ring.bits, self.agreed.word)
-
-    def truth(self, members: Iterable[int]) -> list[int]:
-        total: list[int] = self.inputs[list(members)].sum(axis=0).tolist()
-        return total
-
-    def signed(self, values: Any) -> list[int]:
-        """Modulo 2^b."""
-        signed: list[int] = lifted(np.asarray(values).astype(self.agreed.word), self.agreed.ring.bits).tolist()
-        return signed
-
-    def recovered(self, victim: int, seed: bytes, secrets: Mapping[int, bytes]) -> list[int]:
-        """Its vector: the masked one without the victim's own mask and those it shares with others."""
-        roster, vector = self.server._roster, self.masked(victim)
-        keys = {i: roster.pairwise_mask(self.agreed, victim, i, secret) for i, secret in secrets.items()}
-        own = roster.self_mask(self.agreed, victim, seed)
-        prg.mask(
-            vector,
-            subtract=[own, *(key for i, key in keys.items() if victim < i)],
-            add=[key for i, key in keys.items() if i < victim],
-        )
-        return self.signed(vector)
-
-
-def opened(holders: Iterable[int], shares: Any) -> bytes:
-    """A secret, from shares ``[t, limbs]`` at the holders' points."""
-    return shamir.from_limbs(shamir.combine([i + 1 for i in holders], shares))
-
-
-def inside(message: Message) -> bytes:
-    return message.body[wire.TAG : -wire.DIGEST]
-
-
-def reframed(message: Message, payload: bytes) -> Message:
-    return replace(message, body=wire.frame(message.body[: wire.TAG], payload))
-
-
-def changing(stage: str, sender: str, recipient: str, change: Callable[[bytes], bytes]) -> Carry:
-    def carry(message: Message) -> Iterable[Message]:
-        meant = (message.stage, message.sender, message.recipient) == (stage, sender, recipient)
-        return [reframed(message, change(inside(message))) if meant else message]
-
-    return carry
-
 
 # --- tampered shares --------------------------------------------------------------------------------------------------
 
@@ -177,11 +63,11 @@ def test_a_tampered_share(owner: int) -> None:
         shares[owner] += 1
         return shamir.pack(shares % shamir.PRIME).tobytes()
 
-    carry = changing(m.UNMASK, client(0), SERVER, change)
+    carry = changing(m.UNMASK, 0, change)
     lost = {2: m.MASKED}
-    weak = Attempt(agreed_on(), server=Credulous, carry=carry, lost=lost)
+    weak = Attempt(server=Credulous, carry=carry, lost=lost)
     assert weak.play().tolist() != weak.truth(living)
-    Attempt(agreed_on(), carry=carry, lost=lost).refused(InvalidShare)
+    Attempt(carry=carry, lost=lost).refused(InvalidShare)
 
 
 def unauthenticated(key: bytes, sealed: bytes, associated: bytes) -> bytes:
@@ -195,15 +81,11 @@ def test_a_tampered_envelope(monkeypatch: pytest.MonkeyPatch) -> None:
     by who reconstructs with it. (With probability 2^-16 the limb leaves the field, and every variant refuses it.)
     """
     place = agreement.KEY + envelope.NONCE + m.SHARE_BYTES + m.SHARE_BYTES // 2
-
-    def flip(payload: bytes) -> bytes:
-        return payload[:place] + bytes([payload[place] ^ 1]) + payload[place + 1 :]
-
-    carry = changing(m.SHARE, client(0), SERVER, flip)
-    Attempt(agreed_on(), carry=carry).refused(AuthenticationFailed, silent=1)
+    carry = changing(m.SHARE, 0, flipped(place))
+    Attempt(carry=carry).refused(AuthenticationFailed, silent=[1])
     monkeypatch.setattr(envelope, "unseal", unauthenticated)
-    Attempt(agreed_on(), carry=carry).refused(InvalidShare)
-    weak = Attempt(agreed_on(), server=Credulous, carry=carry)
+    Attempt(carry=carry).refused(InvalidShare)
+    weak = Attempt(server=Credulous, carry=carry)
     assert weak.play().tolist() != weak.truth(range(N))
 
 
@@ -242,13 +124,13 @@ def test_shares_swapped_between_two_recipients(monkeypatch: pytest.MonkeyPatch) 
         one, other = payload[first : first + size], payload[first + size : first + 2 * size]
         return payload[:first] + other + one + payload[first + 2 * size :]
 
-    carry = changing(m.SHARE, client(0), SERVER, swap)
+    carry = changing(m.SHARE, 0, swap)
     for make in (Client, Grouped):  # the associated data, with a key for each pair and with the group's
-        Attempt(agreed_on(), make=make, server=Credulous, carry=carry).refused(AuthenticationFailed)
+        Attempt(make=make, server=Credulous, carry=carry).refused(AuthenticationFailed)
     unbound(monkeypatch)
-    Attempt(agreed_on(), server=Credulous, carry=carry).refused(AuthenticationFailed)  # the key
-    Attempt(agreed_on(), make=Grouped, carry=carry).refused(InvalidShare)  # the check
-    weak = Attempt(agreed_on(), make=Grouped, server=Credulous, carry=carry)
+    Attempt(server=Credulous, carry=carry).refused(AuthenticationFailed)  # the key
+    Attempt(make=Grouped, carry=carry).refused(InvalidShare)  # the check
+    weak = Attempt(make=Grouped, server=Credulous, carry=carry)
     assert weak.play().tolist() != weak.truth(range(N))
 
 
@@ -269,17 +151,15 @@ def test_shares_given_back_to_their_owner(monkeypatch: pytest.MonkeyPatch) -> No
 
     agreed = agreed_on(dropout=0.5)
     assert agreed.parameters.threshold == 3
-    Attempt(agreed, carry=carry).refused(AuthenticationFailed, silent=0)
+    Attempt(agreed, carry=carry).refused(AuthenticationFailed, silent=[0])
     unbound(monkeypatch)
     weak = Attempt(agreed, carry=carry)
     weak.upload()
-    victim = weak.clients[0]
-    victim.receive(weak.server.send(client(0), m.SURVIVORS, wire.members([1, 2, 3], N)))
-    answer = shamir.unpack(inside(victim.step(m.UNMASK)[0]), m.LIMBS)
     dead, alive = [1, 2, 3], [0, 4, 5]
-    pair, roster = agreement.KeyPair(opened(dead, answer[dead])), weak.server._roster
-    secrets = {i: pair.agree(roster.mask_key(i)) for i in range(1, N)}
-    assert weak.recovered(0, opened(alive, answer[alive]), secrets) == weak.truth([0])
+    weak.say(0, m.SURVIVORS, wire.members(dead, N))
+    answer = shamir.unpack(inside(weak.clients[0].step(m.UNMASK)[0]), m.LIMBS)
+    key, seed = opened(dead, answer[dead]), opened(alive, answer[alive])
+    assert weak.unmasked([0], {0: key}, {0: seed}) == weak.truth([0])
 
 
 # --- duplicates and replays -------------------------------------------------------------------------------------------
@@ -297,12 +177,12 @@ def test_a_masked_input_that_arrives_twice() -> None:
     def twice(message: Message) -> Iterable[Message]:
         return [message] * (2 if (message.stage, message.sender) == (m.MASKED, client(0)) else 1)
 
-    weak = Attempt(agreed_on(), server=Forgetful, carry=twice)
+    weak = Attempt(server=Forgetful, carry=twice)
     total = weak.play()
     # Accepted, with client 0 counted twice, the second time with its masks:
-    assert total.tolist() == weak.signed(weak.truth(range(N)) + weak.masked(0).astype(np.int64))
+    assert total.tolist() == weak.lifted(weak.truth(range(N)) + weak.masked(0).astype(np.int64))
     assert total.tolist() != weak.truth(range(N))
-    Attempt(agreed_on(), carry=twice).refused(UnexpectedMessage)
+    Attempt(carry=twice).refused(UnexpectedMessage)
 
 
 def anywhere(self: Any, stage: str, sender: str, recipient: str) -> bytes:
@@ -326,15 +206,15 @@ def test_a_masked_input_of_another_attempt_or_round(number: tuple[int, int]) -> 
         old = earlier.sent[which]
         return lambda new: [old if (new.stage, new.sender, new.recipient) == which else new]
 
-    earlier = Attempt(agreed_on(), make=BoundlessClient, server=BoundlessServer)
+    earlier = Attempt(make=BoundlessClient, server=BoundlessServer)
     carry = replayed(earlier)
     weak = Attempt(agreed_on(number=number), make=BoundlessClient, server=BoundlessServer, carry=carry)
     total = weak.play()
     # Accepted, with the stale vector in the place of the fresh one:
     stale = earlier.masked(0).astype(np.int64) - weak.masked(0).astype(np.int64)
-    assert total.tolist() == weak.signed(weak.truth(range(N)) + stale)
+    assert total.tolist() == weak.lifted(weak.truth(range(N)) + stale)
     assert total.tolist() != weak.truth(range(N))
-    Attempt(agreed_on(number=number), carry=replayed(Attempt(agreed_on()))).refused(ContextMismatch)
+    Attempt(agreed_on(number=number), carry=replayed(Attempt())).refused(ContextMismatch)
 
 
 # --- a cohort, a degree that the server chooses -----------------------------------------------------------------------
@@ -369,7 +249,7 @@ def test_a_cohort_of_colluders_and_one_victim(believed: Collection[str], error: 
         lost=dict.fromkeys(set(range(10)) - set(cohort), m.ADVERTISE),
     )
     if error is not None:
-        attempt.refused(error, silent=0)
+        attempt.refused(error, silent=[0])
         return
     assert (attempt.play() - attempt.inputs[8] - attempt.inputs[9]).tolist() == attempt.truth([0])
 
@@ -400,15 +280,14 @@ def test_a_neighbourhood_of_colluders() -> None:
     weak.upload()
     held = b"".join(weak.clients[i]._shares[0][m.SHARE_BYTES :] for i in (38, 39))
     seed = opened([0, 1], shamir.unpack(held, m.LIMBS))
-    mine = weak.server._roster.mask_key(0)
-    secrets = {i: weak.clients[i]._mask_key.agree(mine) for i in (38, 39)}
-    assert weak.recovered(0, seed, secrets) == weak.truth([0])
+    keys = {i: weak.clients[i]._mask_key.secret() for i in (38, 39)}
+    assert weak.unmasked([0], keys, {0: seed}, among=keys) == weak.truth([0])
 
     # A client reads its roster by the graph that it draws itself: keys of two are not those of its eight neighbours.
     own_degree, own_threshold = replace(agreed, parameters=pair), told
     for theirs, error in ((own_degree, MalformedMessage), (own_threshold, TooFewSurvivors), (agreed, MalformedMessage)):
         attempt = Attempt(chosen, make=lambda _, i, theirs=theirs: Client(theirs, i))  # type: ignore[misc]
-        attempt.refused(error, silent=0)
+        attempt.refused(error, silent=[0])
 
 
 @pytest.mark.parametrize(
@@ -419,5 +298,5 @@ def test_the_weakened_variants_are_right_where_nobody_attacks(
 ) -> None:
     unbound(monkeypatch)
     monkeypatch.setattr(envelope, "unseal", unauthenticated)
-    attempt = Attempt(agreed_on(), make=make, server=server, lost={2: m.MASKED})
+    attempt = Attempt(make=make, server=server, lost={2: m.MASKED})
     assert attempt.play().tolist() == attempt.truth([0, 1, 3, 4, 5])
