@@ -138,8 +138,12 @@ class Lanes:
     @classmethod
     def of(cls, terms: Terms, plaintext_bits: int) -> Lanes:
         """The narrowest lanes that hold any sum of a cohort."""
-        offset = client_bound(terms)
-        width = max(1, (2 * offset * terms.cohort).bit_length())
+        return cls.for_sums(offset=client_bound(terms), cohort=terms.cohort, plaintext_bits=plaintext_bits)
+
+    @classmethod
+    def for_sums(cls, *, offset: int, cohort: int, plaintext_bits: int) -> Lanes:
+        """The narrowest lanes for so many coordinates within ±offset, room for noise included."""
+        width = max(1, (2 * offset * cohort).bit_length())
         return cls(offset=offset, width=width, count=(plaintext_bits - COUNTER_BITS) // width)
 
     def pack(self, vector: Integers) -> Iterator[int]:
