@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from fedpriv.aggregation.homomorphic.ckks import CKKS, DATA_SLOTS
+from fedpriv.aggregation.homomorphic.deployment import HomomorphicDeployment
 from fedpriv.aggregation.homomorphic.paillier import Lanes, Paillier
-from fedpriv.aggregation.homomorphic.roles import HomomorphicDeployment
 from fedpriv.aggregation.protocol import Session, Sum, Terms, perform
 from fedpriv.network import Message, Network, Wire
 from fedpriv.threat import AUTHORITY

@@ -12,9 +12,9 @@ from schemes import BOUND, COHORT, SCHEMES, Protected, both, per_ciphertext, run
 
 from fedpriv.aggregation import conformance
 from fedpriv.aggregation.homomorphic.ckks import CKKS
+from fedpriv.aggregation.homomorphic.deployment import HomomorphicDeployment
 from fedpriv.aggregation.homomorphic.keys import KeyAuthority
 from fedpriv.aggregation.homomorphic.paillier import Paillier
-from fedpriv.aggregation.homomorphic.roles import HomomorphicDeployment
 from fedpriv.aggregation.protocol import Terms, perform_ideal
 from fedpriv.errors import (
     EncodingOverflow,
@@ -61,8 +61,8 @@ def test_equals_the_integer_sum(
         length = full * per_ciphertext(aggregator, terms_of(aggregator, 1)) + tail
         terms = terms_of(aggregator, length)
         DEPLOYED[key] = (aggregator.deploy(terms), terms, 0)
-    deployment, terms, attempt = DEPLOYED[key]
-    DEPLOYED[key] = (deployment, terms, attempt + 2)
+    deployment, terms, done = DEPLOYED[key]
+    DEPLOYED[key] = (deployment, terms, done + 2)
     rng = np.random.default_rng(seed)
     size = (clients, terms.length)
     vectors = {
@@ -73,9 +73,9 @@ def test_equals_the_integer_sum(
         "zero": lambda: np.zeros(size, dtype=np.int64),
         "one": lambda: np.eye(1, terms.length, terms.length - 1, dtype=np.int64) * BOUND * np.ones((clients, 1), int),
     }[shape]()
-    total = run(deployment, session_of(clients, attempt), vectors).total
+    total = run(deployment, session_of(clients, round=done), vectors).total
     assert np.array_equal(total, vectors.sum(0))
-    assert np.array_equal(run(deployment, session_of(clients, attempt + 1), rng.permutation(vectors)).total, total)
+    assert np.array_equal(run(deployment, session_of(clients, round=done + 1), rng.permutation(vectors)).total, total)
 
 
 @both

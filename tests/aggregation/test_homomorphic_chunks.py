@@ -11,9 +11,10 @@ import pytest
 from schemes import Protected, both, per_ciphertext, run, session_of, terms_of
 
 from fedpriv.aggregation.homomorphic import paillier
+from fedpriv.aggregation.homomorphic.deployment import HomomorphicDeployment
 from fedpriv.aggregation.homomorphic.envelope import seal
 from fedpriv.aggregation.homomorphic.keys import KeyAuthority
-from fedpriv.aggregation.homomorphic.roles import HomomorphicDeployment, HomomorphicServer
+from fedpriv.aggregation.homomorphic.roles import HomomorphicServer
 from fedpriv.errors import UnexpectedMessage
 from fedpriv.network import Message
 from fedpriv.threat import AUTHORITY, SERVER, Party, client
@@ -79,10 +80,10 @@ def test_the_server_keeps_one_vector(aggregator: Protected, chunked: Chunked) ->
     for pair in zip(*uploads, strict=True):
         for message in pair:
             server.receive(message)
-    assert (len(server._totals), server._arriving) == (2, {})
+    assert (len(server._fold._totals), server._fold.arriving) == (2, frozenset())
     for message in server.step("add"):
         roles[AUTHORITY].receive(message)
-    assert server._totals == []
+    assert server._fold._totals == []
     roles[AUTHORITY].step("decrypt")
     assert np.array_equal(roles[AUTHORITY].result().total, np.full(length, 2))  # type: ignore[attr-defined]
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from schemes import BOUND, COHORT, Protected, both, run, session_of, terms_of
 
-from fedpriv.aggregation.homomorphic.roles import HomomorphicDeployment, HomomorphicServer
+from fedpriv.aggregation.homomorphic.deployment import HomomorphicDeployment
+from fedpriv.aggregation.homomorphic.roles import HomomorphicServer
 from fedpriv.aggregation.protocol import Session
 from fedpriv.encoding import Bounded
 from fedpriv.errors import (
@@ -117,7 +118,7 @@ def test_a_wrong_number_of_additions_shows(aggregator: Protected) -> None:
         for message in roles[party].step("encrypt"):
             server.receive(message)
             if party == client(0):
-                server._contributors.clear()
+                server._fold._contributors.clear()
                 server.receive(message)
     for message in server.step("add"):
         roles[AUTHORITY].receive(message)
@@ -134,7 +135,7 @@ def test_a_sum_beyond_the_bound_is_refused(aggregator: Protected) -> None:
     roles = deployment.round(session_of(3))
     for party in map(client, range(3)):
         role = roles[party]
-        role._input._vector = np.full(3, 1020)  # type: ignore[attr-defined]
+        role._uploads.input._vector = np.full(3, 1020)  # type: ignore[attr-defined]
         for message in role.step("encrypt"):
             roles[SERVER].receive(message)
     for message in roles[SERVER].step("add"):

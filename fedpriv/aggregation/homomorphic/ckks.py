@@ -17,11 +17,12 @@ from functools import cache
 import numpy as np
 
 from fedpriv.aggregation.homomorphic.costs import PROBES, Rates, Volume, measure, rows
-from fedpriv.aggregation.homomorphic.keys import KeyAuthority, check_keys
-from fedpriv.aggregation.homomorphic.roles import HomomorphicDeployment, bounded, check_terms, client_bound
+from fedpriv.aggregation.homomorphic.deployment import HomomorphicDeployment
+from fedpriv.aggregation.homomorphic.keys import KeyAuthority, KeyModel, check_keys
+from fedpriv.aggregation.homomorphic.roles import bounded, check_terms, client_bound
 from fedpriv.aggregation.protocol import Terms
-from fedpriv.crypto import lattice
-from fedpriv.crypto.lattice.ckks_noise import slot_error
+from fedpriv.crypto.lattice import legacy as lattice
+from fedpriv.crypto.lattice.legacy_noise import slot_error
 from fedpriv.encoding import Bounded, Domain, Integers
 from fedpriv.errors import DecryptionFailed, PlanError
 from fedpriv.network import StageCost
@@ -62,7 +63,7 @@ class CKKS:
         keys: who holds the secret key.
     """
 
-    keys: KeyAuthority = field(default_factory=KeyAuthority)
+    keys: KeyModel = field(default_factory=KeyAuthority)
 
     def __post_init__(self) -> None:
         check_keys(self.keys)
@@ -137,6 +138,10 @@ class CKKSAdder:
 
     def __init__(self, scale: float) -> None:
         self._adder = lattice.Adder(PARAMETERS, scale)
+
+    def seed_of(self, payload: bytes) -> None:
+        """Ciphertexts travel whole."""
+        return
 
     def load(self, payload: bytes) -> lattice.Ciphertext:
         return self._adder.load(payload)

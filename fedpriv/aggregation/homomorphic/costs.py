@@ -7,7 +7,8 @@ from typing import NamedTuple
 import numpy as np
 
 from fedpriv.aggregation.homomorphic import envelope
-from fedpriv.aggregation.homomorphic.roles import ADD, DECRYPT, ENCRYPT, HomomorphicDeployment
+from fedpriv.aggregation.homomorphic.deployment import HomomorphicDeployment
+from fedpriv.aggregation.homomorphic.roles import ADD, DECRYPT, ENCRYPT
 from fedpriv.aggregation.protocol import Session, perform
 from fedpriv.network import Network, StageCost, Wire
 from fedpriv.threat import AUTHORITY, CLIENT, SERVER, Party
@@ -46,7 +47,7 @@ def measure(deployment: HomomorphicDeployment, length: int) -> Rates:
     rows: dict[tuple[str, Party], StageCost] = {}
     for attempt in range(2):
         wire = Wire(Network())
-        session = Session(round=0, attempt=attempt, participants=tuple(range(PROBES)), context=b"")
+        session = Session(round=attempt, attempt=0, participants=tuple(range(PROBES)), context=b"")
         perform(deployment, session, wire, lambda present: [(party, zeros) for party in present], AUTHORITY)
         rows = {(row.stage, row.role): row for row in wire.costs}
     uploaded = rows[ENCRYPT, CLIENT].bytes_sent // PROBES

@@ -21,8 +21,9 @@ from functools import cache
 import numpy as np
 
 from fedpriv.aggregation.homomorphic.costs import PROBES, Rates, Volume, measure, rows
-from fedpriv.aggregation.homomorphic.keys import KeyAuthority, check_keys
-from fedpriv.aggregation.homomorphic.roles import HomomorphicDeployment, bounded, check_terms, client_bound
+from fedpriv.aggregation.homomorphic.deployment import HomomorphicDeployment
+from fedpriv.aggregation.homomorphic.keys import KeyAuthority, KeyModel, check_keys
+from fedpriv.aggregation.homomorphic.roles import bounded, check_terms, client_bound
 from fedpriv.aggregation.protocol import Terms
 from fedpriv.crypto import paillier
 from fedpriv.encoding import Bounded, Domain, Integers
@@ -61,7 +62,7 @@ class Paillier:
         ConfigurationError: another key size.
     """
 
-    keys: KeyAuthority = field(default_factory=KeyAuthority)
+    keys: KeyModel = field(default_factory=KeyAuthority)
     key_bits: int = 3072
 
     def __post_init__(self) -> None:
@@ -189,6 +190,10 @@ class PaillierAdder:
 
     def __init__(self, key: paillier.PublicKey) -> None:
         self._key = key
+
+    def seed_of(self, payload: bytes) -> None:
+        """Ciphertexts travel whole."""
+        return
 
     def load(self, payload: bytes) -> list[int]:
         return [self._key.load(part) for part in _cut(payload, self._key.ciphertext_bytes)]
