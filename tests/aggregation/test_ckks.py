@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from fedpriv.aggregation.homomorphic.ckks import CKKS, DATA_SLOTS, PARAMETERS, TOLERANCE, CKKSDecryptor, _error
 from fedpriv.aggregation.protocol import Session, Terms, perform
-from fedpriv.crypto.lattice import SecretKey
+from fedpriv.crypto.lattice.legacy import SecretKey
 from fedpriv.encoding import Bounded
 from fedpriv.errors import DecryptionFailed, PlanError
 from fedpriv.network import Network, Wire

@@ -11,8 +11,8 @@ import tenseal
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedpriv.crypto.lattice import MAX_MODULUS_BITS, Adder, CKKSParameters, PublicKey, SecretKey
-from fedpriv.crypto.lattice.ckks_noise import slot_error
+from fedpriv.crypto.lattice.legacy import MAX_MODULUS_BITS, Adder, CKKSParameters, PublicKey, SecretKey
+from fedpriv.crypto.lattice.legacy_noise import slot_error
 from fedpriv.errors import ConfigurationError, DecryptionFailed, MalformedMessage
 
 PARAMETERS = CKKSParameters()
