@@ -39,30 +39,26 @@ Code: TypeAlias = CKKSCode | BFVCode
 KEY_ID = 16
 """Bytes of a key's name: a truncated SHA-256."""
 
-MASK_WORDS = 8
-"""Coefficients that stand for the second polynomial of a ciphertext: at least 160 bits, uniform."""
+SEED_WORDS = 8
+"""Coefficients that stand for a seed: the first that it expands to, at least 160 uniform bits."""
 
 
 class Ciphertext:
-    """An encrypted vector of n integers, or a sum of such."""
+    """An encrypted vector of n integers, or a sum of such.
 
-    __slots__ = ("sealed",)
+    Args:
+        sealed: SEAL's object.
+        seed: what names the seed that the second polynomial was expanded from; None where there is none.
+    """
 
-    def __init__(self, sealed: Any) -> None:
-        self.sealed = sealed
+    __slots__ = ("sealed", "seed")
+
+    def __init__(self, sealed: Any, seed: bytes | None = None) -> None:
+        self.sealed, self.seed = sealed, seed
 
     def to_bytes(self) -> bytes:
         """Serialised in SEAL's format, compressed: about 2·n·log₂(q)/8 bytes, never seeded."""
         return seal.dump(self.sealed)
-
-    @property
-    def mask(self) -> bytes:
-        """What names the randomness: the start of the second polynomial, which a seed determines, 64 bytes.
-
-        Two ciphertexts under one secret key that share it give away the difference of their vectors.
-        """
-        words, first = self.sealed.dyn_array(), self.sealed.poly_modulus_degree()
-        return b"".join(words.at(first + i).to_bytes(8, "little") for i in range(MASK_WORDS))
 
 
 class Adder:
@@ -81,7 +77,8 @@ class Adder:
         Raises:
             MalformedMessage: not a ciphertext of this code.
         """
-        return Ciphertext(seal.context(self.code.parameters).ciphertext(data, self.code.scale))
+        sealed = seal.context(self.code.parameters).ciphertext(data, self.code.scale)
+        return Ciphertext(sealed, self._expanded(sealed) if self._seeded(data) else None)
 
     def add(self, total: Ciphertext, other: Ciphertext) -> None:
         """``total += other``, in place.
@@ -90,6 +87,7 @@ class Adder:
             MalformedMessage: the sum would have no randomness left, which honest ciphertexts never do; ``total`` is
                 spoilt then.
         """
+        total.seed = None
         try:
             seal.context(self.code.parameters).evaluator.add_inplace(total.sealed, other.sealed)
         except (ValueError, RuntimeError) as error:  # "result ciphertext is transparent"
@@ -98,15 +96,24 @@ class Adder:
                 remedy="Discard the attempt: one of them was made to cancel the other.",
             ) from error
 
-    def seed_of(self, data: bytes) -> bytes:
-        """What names the randomness of an upload, so that repeats can be refused: equal seeds, equal bytes.
+    def seed_of(self, data: bytes) -> bytes | None:
+        """What names the seed of a seeded upload, 64 bytes, so that repeats can be refused; None where there is none.
 
-        It is read from the expanded seed (:attr:`Ciphertext.mask`), so a repeat is found however it was serialised.
+        Two ciphertexts of one seed and one secret key give away the difference of their vectors. Expands the seed:
+        who loads the ciphertext anyway finds it in :attr:`Ciphertext.seed`.
 
         Raises:
             MalformedMessage: not a ciphertext of this code.
         """
-        return self.load(data).mask
+        return self.load(data).seed if self._seeded(data) else None
+
+    def _seeded(self, data: bytes) -> bool:
+        """Whether one polynomial is missing: two look uniform, and do not fit into less than 2·n·log₂(q) bits."""
+        return 8 * len(data) < 1.75 * self.code.slots * self.code.parameters.wire_bits
+
+    def _expanded(self, sealed: Any) -> bytes:
+        words, first = sealed.dyn_array(), self.code.slots  # the second polynomial comes after n coefficients
+        return b"".join(words.at(first + i).to_bytes(8, "little") for i in range(SEED_WORDS))
 
 
 class PublicKey:
