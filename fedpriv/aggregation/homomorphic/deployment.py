@@ -23,7 +23,7 @@ from fedpriv.aggregation.homomorphic.roles import (
     HomomorphicClient,
     HomomorphicServer,
     Opener,
-    Seeds,
+    ServerRecord,
 )
 from fedpriv.aggregation.protocol import Role, Session, Terms, survivors
 from fedpriv.aggregation.roles import Attempts, checked_participants
@@ -84,7 +84,7 @@ class HomomorphicDeployment:
         described = (terms.length, terms.input_bound, terms.noise_headroom, terms.cohort, terms.domain.largest)
         self._parameters = hashlib.sha256(parameters + repr(described).encode()).digest()[:16]
         self._attempts = Attempts(terms.cohort)
-        self._seeds = Seeds()
+        self._server = ServerRecord()
         self._decryptions: dict[Party, Decryptions] = {}
         self._identities: dict[int, signing.SigningKey] = {}
 
@@ -102,8 +102,11 @@ class HomomorphicDeployment:
 
     @property
     def decryptions(self) -> int:
-        """Aggregates that have been decrypted under this key, failures included; by several clients: once."""
-        return len(frozenset[int]().union(*(record.rounds for record in self._decryptions.values())))
+        """Aggregates that have been decrypted under this key, failures included. One that the server handed to the
+        clients counts, once.
+        """
+        handed = self._server.rounds if self._keys.decryptor == CLIENT else frozenset[int]()
+        return len(handed.union(*(record.rounds for record in self._decryptions.values())))
 
     def round(self, session: Session) -> Mapping[Party, Role]:
         self._attempts.open(session)
@@ -146,7 +149,7 @@ class HomomorphicDeployment:
             party: DecryptingClient(party, session, label, self._terms, self._encryptor, self._opener(session, party))
             for party in session.parties
         }
-        roles[SERVER] = HomomorphicServer(session, label, self._keys, self._adder, self._seeds, session.parties)
+        roles[SERVER] = HomomorphicServer(session, label, self._keys, self._adder, self._server, session.parties)
         return roles
 
     def _with_authority(self, session: Session, label: Label) -> dict[Party, Role]:
@@ -160,7 +163,7 @@ class HomomorphicDeployment:
             roles[SERVER] = ForwardingServer(session, label, self._keys)
             roles[AUTHORITY] = AddingAuthority(session, label, self._adder, opener, registered)
         else:
-            roles[SERVER] = HomomorphicServer(session, label, self._keys, self._adder, self._seeds, (AUTHORITY,))
+            roles[SERVER] = HomomorphicServer(session, label, self._keys, self._adder, self._server, (AUTHORITY,))
             roles[AUTHORITY] = HomomorphicAuthority(session, label, opener)
         return roles
 

@@ -23,7 +23,14 @@ from fedpriv.aggregation.protocol import Session, Sum, Terms
 from fedpriv.aggregation.roles import OneInput
 from fedpriv.crypto import signing
 from fedpriv.encoding import Bounded, Integers, check_sum_bound
-from fedpriv.errors import DecryptionFailed, EncodingOverflow, PlanError, ProtocolError, UnexpectedMessage
+from fedpriv.errors import (
+    DecryptionFailed,
+    EncodingOverflow,
+    MalformedMessage,
+    PlanError,
+    ProtocolError,
+    UnexpectedMessage,
+)
 from fedpriv.network import Message
 from fedpriv.threat import AUTHORITY, SERVER, Party, client_index
 
@@ -222,32 +229,48 @@ class Fold:
         return [self._adder.dump(total) for total in totals]
 
 
-class Seeds:
-    """Seeds that a server has seen under one key, as 16 bytes of their hash. Not in ``repr``."""
+class ServerRecord:
+    """What a server remembers of one key: seeds of uploads, as 16 bytes of their hash, and aggregates handed out."""
 
     def __init__(self) -> None:
-        self._seen: set[bytes] = set()
+        self._seeds: set[bytes] = set()
+        self._rounds: set[int] = set()
 
     def __repr__(self) -> str:
-        return f"<{len(self._seen)} seeds>"
+        return f"<{len(self._seeds)} seeds, {len(self._rounds)} aggregates>"
+
+    @property
+    def rounds(self) -> frozenset[int]:
+        """Rounds whose aggregate was handed out."""
+        return frozenset(self._rounds)
 
     def first(self, seed: bytes) -> bool:
         """Whether this seed is new; from now on it is not."""
         name = hashlib.sha256(seed).digest()[:16]
-        known = name in self._seen
-        self._seen.add(name)
+        known = name in self._seeds
+        self._seeds.add(name)
         return not known
+
+    def hand_out(self, round: int) -> None:
+        """The round's aggregate leaves the server."""
+        self._rounds.add(round)
 
 
 class HomomorphicServer(_Turns):
     """Adds ciphertexts as they arrive, and hands the aggregate to whoever decrypts."""
 
     def __init__(
-        self, session: Session, label: Label, keys: KeyModel, adder: Adder, seeds: Seeds, recipients: Sequence[Party]
+        self,
+        session: Session,
+        label: Label,
+        keys: KeyModel,
+        adder: Adder,
+        record: ServerRecord,
+        recipients: Sequence[Party],
     ) -> None:
         super().__init__(SERVER, label, ADD)
         self._senders = frozenset(session.parties)
-        self._keys, self._adder, self._seeds, self._recipients = keys, adder, seeds, tuple(recipients)
+        self._keys, self._adder, self._record, self._recipients = keys, adder, record, tuple(recipients)
         self._fold = Fold(adder, label.chunks)
 
     def receive(self, message: Message) -> None:
@@ -264,13 +287,14 @@ class HomomorphicServer(_Turns):
     def _fresh(self, message: Message, payload: bytes) -> None:
         """Two ciphertexts of one seed show the difference of what they hold."""
         seed = self._adder.seed_of(payload)
-        if seed is not None and not self._seeds.first(seed):
+        if seed is not None and not self._record.first(seed):
             raise self._refused("Every seeded ciphertext under a key has a seed of its own.", message)
 
     def step(self, stage: str) -> list[Message]:
         self._begin(stage)
         contributors = self._fold.contributors
         self._keys.check_contributors(len(contributors))
+        self._record.hand_out(self._label.round)
         sealed = [seal(self._label, chunk, contributors, total) for chunk, total in enumerate(self._fold.totals())]
         return [Message(SERVER, recipient, ADD, body) for recipient in self._recipients for body in sealed]
 
@@ -327,11 +351,11 @@ class Opener:
         Raises:
             TooFewSurvivors: below the minimum; nothing is decrypted.
             UnexpectedMessage: a second decryption in the round, or one after a failure.
-            DecryptionFailed, MalformedMessage: no sum of so many vectors. The key opens nothing any more.
+            DecryptionFailed: no sum of so many vectors. The key opens nothing any more.
         """
         self._keys.check_contributors(len(contributors))
         with self._decryptions.once(self._round):
-            total = self._decryptor.decrypt(payloads, len(contributors))
+            total = self._decrypt(payloads, len(contributors))
             bound = min(self._terms.domain.largest, len(contributors) * client_bound(self._terms))
             if np.abs(total).max(initial=0) > bound:
                 raise DecryptionFailed(
@@ -339,6 +363,14 @@ class Opener:
                     remedy="The key or the additions are wrong; discard the aggregate and the attempt.",
                 )
         return Sum(total=total, contributors=contributors)
+
+    def _decrypt(self, payloads: Sequence[bytes], contributors: int) -> Integers:
+        try:
+            return self._decryptor.decrypt(payloads, contributors)
+        except MalformedMessage as error:  # an aggregate that came whole, as its sender sealed it
+            raise DecryptionFailed(
+                "An aggregate is a ciphertext under this key.", remedy="Discard the aggregate and the attempt."
+            ) from error
 
 
 class _Holder(_Turns):
