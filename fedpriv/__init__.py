@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fedpriv import attacks, data
-    from fedpriv.aggregation import CKKS, KeyAuthority, Paillier, PlainSum, SecureAggregation
+    from fedpriv.aggregation import BFV, CKKS, KeyAuthority, Paillier, PlainSum, SecureAggregation, SharedClientKey
     from fedpriv.engine.plan import Plan
     from fedpriv.learning import FedAdagrad, FedAdam, FedAvg, FedAvgM, FedYogi, LocalSGD, models
     from fedpriv.network import Network
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "BFV",
     "CKKS",
     "Budget",
     "CentralGaussian",
@@ -52,6 +53,7 @@ __all__ = [
     "PoissonSampling",
     "Run",
     "SecureAggregation",
+    "SharedClientKey",
     "Study",
     "attacks",
     "compare",
@@ -64,7 +66,7 @@ __all__ = [
 ]
 
 _HOME = {
-    "aggregation": ("CKKS", "KeyAuthority", "Paillier", "PlainSum", "SecureAggregation"),
+    "aggregation": ("BFV", "CKKS", "KeyAuthority", "Paillier", "PlainSum", "SecureAggregation", "SharedClientKey"),
     "engine.plan": ("Plan",),
     "learning": ("FedAdagrad", "FedAdam", "FedAvg", "FedAvgM", "FedYogi", "LocalSGD", "models"),
     "network": ("Network",),

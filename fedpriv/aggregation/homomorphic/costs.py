@@ -1,17 +1,19 @@
-"""What a homomorphic round costs, from a small real one on this machine."""
+"""What a homomorphic round costs under each key model, from a small real one on this machine."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
 
 from fedpriv.aggregation.homomorphic import envelope
-from fedpriv.aggregation.homomorphic.deployment import HomomorphicDeployment
-from fedpriv.aggregation.homomorphic.roles import ADD, DECRYPT, ENCRYPT
+from fedpriv.aggregation.homomorphic.deployment import HomomorphicDeployment, stages_of
+from fedpriv.aggregation.homomorphic.keys import KeyAuthority, KeyModel, SharedClientKey
+from fedpriv.aggregation.homomorphic.roles import ADD, ENCRYPT, FORWARD
 from fedpriv.aggregation.protocol import Session, perform
 from fedpriv.network import Network, StageCost, Wire
-from fedpriv.threat import AUTHORITY, CLIENT, SERVER, Party
+from fedpriv.threat import CLIENT, SERVER, Party, client
 
 PROBES = 3
 """Clients of the small round."""
@@ -20,17 +22,12 @@ PROBES = 3
 class Rates(NamedTuple):
     """CPU seconds and bytes of one ciphertext."""
 
-    encrypt: float
-    """Encrypt, serialise, seal: a client."""
-    fold: float
-    """Open, load, add: the server, for each client."""
-    forward: float
-    """Serialise, seal: the server, once."""
-    accept: float
-    """Open: the authority."""
-    decrypt: float
-    payload: int
-    """Bytes of a serialised ciphertext."""
+    seconds: Mapping[tuple[str, Party], float]
+    """By stage and role; for each client where its work or its upload is meant, see :func:`_each`."""
+    upload: int
+    """Bytes of a client's ciphertext."""
+    aggregate: int
+    """Bytes of a sum's; 0 where none travels."""
 
 
 class Volume(NamedTuple):
@@ -41,59 +38,66 @@ class Volume(NamedTuple):
     """Messages; a message can hold several ciphertexts."""
 
 
-def measure(deployment: HomomorphicDeployment, length: int) -> Rates:
+def probe(keys: KeyModel) -> KeyModel:
+    """The key model that is measured in another's place: who does what is the same, the minimum is small."""
+    if keys.clients_hold_secret:
+        return SharedClientKey(min_contributors=PROBES)
+    return KeyAuthority(min_contributors=PROBES, additions="trusted-authority" if keys.signed else "trusted-server")
+
+
+def measure(deployment: HomomorphicDeployment, keys: KeyModel, length: int) -> Rates:
     """One real round of :data:`PROBES` clients whose vectors fill one ciphertext each, after one to warm up."""
     zeros = np.zeros(length, dtype=np.int64)
-    rows: dict[tuple[str, Party], StageCost] = {}
+    holder = client(0) if keys.decryptor == CLIENT else keys.decryptor
+    costs: tuple[StageCost, ...] = ()
     for attempt in range(2):
         wire = Wire(Network())
         session = Session(round=attempt, attempt=0, participants=tuple(range(PROBES)), context=b"")
-        perform(deployment, session, wire, lambda present: [(party, zeros) for party in present], AUTHORITY)
-        rows = {(row.stage, row.role): row for row in wire.costs}
-    uploaded = rows[ENCRYPT, CLIENT].bytes_sent // PROBES
+        perform(deployment, session, wire, lambda present: [(party, zeros) for party in present], holder)
+        costs = tuple(wire.costs)
+    sent = {row.stage: row.bytes_sent // row.messages for row in costs if row.messages}
     return Rates(
-        encrypt=rows[ENCRYPT, CLIENT].cpu_seconds / PROBES,
-        fold=rows[ENCRYPT, SERVER].cpu_seconds / PROBES,
-        forward=rows[ADD, SERVER].cpu_seconds,
-        accept=rows[ADD, AUTHORITY].cpu_seconds,
-        decrypt=rows[DECRYPT, AUTHORITY].cpu_seconds,
-        payload=uploaded - envelope.size(1, 0),
+        seconds={(row.stage, row.role): row.cpu_seconds / _each(row.stage, row.role, PROBES) for row in costs},
+        upload=sent[ENCRYPT] - envelope.size(1, 0, signed=keys.signed),
+        aggregate=sent[ADD] - envelope.size(PROBES, 0) if ADD in sent else 0,
     )
 
 
-def rows(rates: Rates, volume: Volume, cohort: int) -> tuple[StageCost, ...]:
+def rows(rates: Rates, volume: Volume, cohort: int, keys: KeyModel) -> tuple[StageCost, ...]:
     """The stages of a round without dropouts."""
-    n, (ciphertexts, chunks) = cohort, volume
-    up = chunks * envelope.size(1, 0) + ciphertexts * rates.payload
-    across = chunks * envelope.size(n, 0) + ciphertexts * rates.payload
-    encrypt = ciphertexts * rates.encrypt
+    ciphertexts, chunks = volume
+    uploads = cohort * (chunks * envelope.size(1, 0, signed=keys.signed) + ciphertexts * rates.upload)
+    recipients = _each(ADD, keys.decryptor, cohort)
+    sums = recipients * (chunks * envelope.size(cohort, 0) + ciphertexts * rates.aggregate)
+
+    def row(stage: str, role: Party, *, messages: int = 0, sent: int = 0, received: int = 0) -> StageCost:
+        parties = cohort if role == CLIENT else 1
+        seconds = _each(stage, role, cohort) * ciphertexts * rates.seconds[stage, role]
+        return StageCost(
+            stage=stage,
+            role=role,
+            parties=parties,
+            messages=messages,
+            bytes_sent=sent,
+            bytes_received=received,
+            cpu_seconds=seconds,
+            modelled_seconds=seconds / parties,  # clients work side by side
+        )
+
+    _, middle, last = stages_of(keys)
+    if middle.name == FORWARD:
+        handed = {"messages": cohort * chunks, "sent": uploads}
+    else:
+        handed = {"messages": recipients * chunks, "sent": sums}
     return (
-        _row(ENCRYPT, CLIENT, n, messages=n * chunks, sent=n * up, cpu=n * encrypt, modelled=encrypt),
-        _row(ENCRYPT, SERVER, received=n * up, cpu=n * ciphertexts * rates.fold),
-        _row(ADD, SERVER, messages=chunks, sent=across, cpu=ciphertexts * rates.forward),
-        _row(ADD, AUTHORITY, received=across, cpu=ciphertexts * rates.accept),
-        _row(DECRYPT, AUTHORITY, cpu=ciphertexts * rates.decrypt),
+        row(ENCRYPT, CLIENT, messages=cohort * chunks, sent=uploads),
+        row(ENCRYPT, SERVER, received=uploads),
+        row(middle.name, SERVER, **handed),
+        row(middle.name, keys.decryptor, received=handed["sent"]),
+        row(last.name, keys.decryptor),
     )
 
 
-def _row(
-    stage: str,
-    role: Party,
-    parties: int = 1,
-    *,
-    cpu: float,
-    modelled: float | None = None,
-    messages: int = 0,
-    sent: int = 0,
-    received: int = 0,
-) -> StageCost:
-    return StageCost(
-        stage=stage,
-        role=role,
-        parties=parties,
-        messages=messages,
-        bytes_sent=sent,
-        bytes_received=received,
-        cpu_seconds=cpu,
-        modelled_seconds=cpu if modelled is None else modelled,
-    )
+def _each(stage: str, role: Party, cohort: int) -> int:
+    """How often a role's work of a stage is done: for each client, where clients act or their uploads arrive."""
+    return cohort if role == CLIENT or stage in (ENCRYPT, FORWARD) else 1

@@ -15,12 +15,12 @@ additions shows.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 
 import numpy as np
 
-from fedpriv.aggregation.homomorphic.costs import PROBES, Rates, Volume, measure, rows
+from fedpriv.aggregation.homomorphic.costs import PROBES, Rates, Volume, measure, probe, rows
 from fedpriv.aggregation.homomorphic.deployment import HomomorphicDeployment
 from fedpriv.aggregation.homomorphic.keys import KeyAuthority, KeyModel, check_keys
 from fedpriv.aggregation.homomorphic.roles import bounded, check_terms, client_bound
@@ -100,7 +100,8 @@ class Paillier:
             PlanError: the terms do not fit their domain.
         """
         check_terms(terms)
-        secret = paillier.SecretKey(self.key_bits)
+        shared = self.keys.clients_hold_secret
+        secret = paillier.SharedSecretKey(self.key_bits) if shared else paillier.SecretKey(self.key_bits)
         lanes = Lanes.of(terms, secret.public.plaintext_bits)
         return HomomorphicDeployment(
             scheme="Paillier",
@@ -108,7 +109,7 @@ class Paillier:
             terms=terms,
             parameters=repr((self.key_bits, lanes)).encode(),
             key_id=secret.public.key_id,
-            key_bytes=len(secret.public.to_bytes()),
+            key_bytes=len(secret.public.to_bytes()),  # two primes are as long as their product
             chunks=self._volume(lanes, terms.length).chunks,
             encryptor=PaillierEncryptor(secret.public, lanes),
             adder=PaillierAdder(secret.public),
@@ -118,7 +119,8 @@ class Paillier:
     def estimate(self, terms: Terms, cohort: int) -> tuple[StageCost, ...]:
         """Bytes are exact; CPU seconds from a real round with three clients and one ciphertext each."""
         lanes = Lanes.of(terms, self.key_bits - 1)
-        return rows(_rates(self.key_bits), self._volume(lanes, terms.length), cohort)
+        rates = _rates(replace(self, keys=probe(self.keys)))
+        return rows(rates, self._volume(lanes, terms.length), cohort, self.keys)
 
     def _volume(self, lanes: Lanes, length: int) -> Volume:
         ciphertexts = -(-length // lanes.count)
@@ -192,8 +194,7 @@ class PaillierAdder:
         self._key = key
 
     def seed_of(self, payload: bytes) -> None:
-        """Ciphertexts travel whole."""
-        return
+        """Paillier ciphertexts have no seed: they travel whole."""
 
     def load(self, payload: bytes) -> list[int]:
         return [self._key.load(part) for part in _cut(payload, self._key.ciphertext_bytes)]
@@ -247,9 +248,8 @@ def _malformed(found: int) -> MalformedMessage:
 
 
 @cache
-def _rates(key_bits: int) -> Rates:
+def _rates(aggregator: Paillier) -> Rates:
     bound = 2**15
     terms = Terms(length=1, input_bound=bound, cohort=PROBES, domain=Bounded(PROBES * bound))
-    length = Lanes.of(terms, key_bits - 1).count
-    full = Terms(length=length, input_bound=bound, cohort=PROBES, domain=terms.domain)
-    return measure(Paillier(key_bits=key_bits).deploy(full), length)
+    length = Lanes.of(terms, aggregator.key_bits - 1).count
+    return measure(aggregator.deploy(replace(terms, length=length)), aggregator.keys, length)
