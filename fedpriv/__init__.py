@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from fedpriv import attacks, data
     from fedpriv.aggregation import CKKS, KeyAuthority, Paillier, PlainSum, SecureAggregation
     from fedpriv.engine.plan import Plan
+    from fedpriv.engine.processes import Processes
     from fedpriv.learning import FedAdagrad, FedAdam, FedAvg, FedAvgM, FedYogi, LocalSGD, models
     from fedpriv.network import Network
     from fedpriv.privacy import (
@@ -50,6 +51,7 @@ __all__ = [
     "PlainSum",
     "Plan",
     "PoissonSampling",
+    "Processes",
     "Run",
     "SecureAggregation",
     "Study",
@@ -66,6 +68,7 @@ __all__ = [
 _HOME = {
     "aggregation": ("CKKS", "KeyAuthority", "Paillier", "PlainSum", "SecureAggregation"),
     "engine.plan": ("Plan",),
+    "engine.processes": ("Processes",),
     "learning": ("FedAdagrad", "FedAdam", "FedAvg", "FedAvgM", "FedYogi", "LocalSGD", "models"),
     "network": ("Network",),
     "privacy": (

@@ -11,7 +11,8 @@ import pytest
 from fedpriv.aggregation.homomorphic.ckks import CKKS, DATA_SLOTS
 from fedpriv.aggregation.homomorphic.deployment import HomomorphicDeployment
 from fedpriv.aggregation.homomorphic.paillier import Lanes, Paillier
-from fedpriv.aggregation.protocol import Session, Sum, Terms, perform
+from fedpriv.aggregation.performance import perform
+from fedpriv.aggregation.protocol import Session, Sum, Terms
 from fedpriv.network import Message, Network, Wire
 from fedpriv.threat import AUTHORITY
 

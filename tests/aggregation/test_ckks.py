@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedpriv.aggregation.homomorphic.ckks import CKKS, DATA_SLOTS, PARAMETERS, TOLERANCE, CKKSDecryptor, _error
-from fedpriv.aggregation.protocol import Session, Terms, perform
+from fedpriv.aggregation.performance import perform
+from fedpriv.aggregation.protocol import Session, Terms
 from fedpriv.crypto.lattice.legacy import SecretKey
 from fedpriv.encoding import Bounded
 from fedpriv.errors import DecryptionFailed, PlanError

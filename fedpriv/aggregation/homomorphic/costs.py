@@ -9,7 +9,8 @@ import numpy as np
 from fedpriv.aggregation.homomorphic import envelope
 from fedpriv.aggregation.homomorphic.deployment import HomomorphicDeployment
 from fedpriv.aggregation.homomorphic.roles import ADD, DECRYPT, ENCRYPT
-from fedpriv.aggregation.protocol import Session, perform
+from fedpriv.aggregation.performance import perform
+from fedpriv.aggregation.protocol import Session
 from fedpriv.network import Network, StageCost, Wire
 from fedpriv.threat import AUTHORITY, CLIENT, SERVER, Party
 
