@@ -1,7 +1,8 @@
 """Whole rounds of secure aggregation with many clients, every message real: where the time goes, and how much memory.
 
 The sum is compared with that of the inputs. A client's vector exists from its turn in the upload stage to its upload.
-``peak`` is the process's largest resident size beyond that before the round; it holds all n clients and the server.
+The server is in this process, the clients are spread over one worker for each core. ``peak`` is the largest resident
+size of all of them beyond that before the round.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from benchmarks import Row
 from benchmarks.apart import apart
 from fedpriv.aggregation import SecureAggregation, Session, Terms, perform
 from fedpriv.encoding import Integers, ring_for
+from fedpriv.engine.processes import ProcessCrew, Processes, cores
 from fedpriv.network import Network, Wire
 from fedpriv.threat import SERVER, Party, client, client_index
 
@@ -75,15 +77,14 @@ def _round(point: Point) -> Iterator[Row]:
     session = Session(round=0, attempt=0, participants=tuple(range(point.clients)), context=b"benchmark")
     wire = Wire(Network(), schedule=schedule)
 
-    def inputs(parties: Sequence[Party]) -> Iterator[tuple[Party, Integers]]:
-        for party in parties:
-            yield party, base + client_index(party) % 1000
-
-    before = _resident()
-    started, began = time.monotonic(), time.process_time()
-    result = perform(deployment, session, wire, inputs, SERVER)
-    seconds, cpu = time.monotonic() - started, time.process_time() - began
-    peak = _resident() - before
+    workers = cores()
+    with Processes(workers).start() as crew:
+        before = _residents(crew, workers)
+        started = time.monotonic()
+        result = perform(deployment, session, wire, partial(_inputs, base), SERVER, hosts=crew.hosts())
+        seconds = time.monotonic() - started
+        peak = _residents(crew, workers) - before
+    cpu = sum(cost.cpu_seconds for cost in wire.costs)
     offsets = sum(index % 1000 for index in result.contributors)
     if len(result.contributors) != point.clients - lost or not np.array_equal(
         result.total, base * len(result.contributors) + offsets
@@ -123,6 +124,15 @@ def _round(point: Point) -> Iterator[Row]:
     }
 
 
-def _resident() -> int:
-    """The largest resident size so far, in bytes."""
+def _residents(crew: ProcessCrew, workers: int) -> int:
+    """The largest resident sizes so far, in bytes: of this process and of every worker (idle ones get an item each)."""
+    return _resident(0) + sum(crew.map(_resident, range(workers)))
+
+
+def _resident(_: int) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def _inputs(base: Integers, parties: Sequence[Party]) -> Iterator[tuple[Party, Integers]]:
+    for party in parties:
+        yield party, base + client_index(party) % 1000

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from fedpriv import attacks, data
     from fedpriv.aggregation import BFV, CKKS, KeyAuthority, Paillier, PlainSum, SecureAggregation, SharedClientKey
     from fedpriv.engine.plan import Plan
+    from fedpriv.engine.processes import Processes
     from fedpriv.learning import FedAdagrad, FedAdam, FedAvg, FedAvgM, FedYogi, LocalSGD, models
     from fedpriv.network import Network
     from fedpriv.privacy import (
@@ -51,6 +52,7 @@ __all__ = [
     "PlainSum",
     "Plan",
     "PoissonSampling",
+    "Processes",
     "Run",
     "SecureAggregation",
     "SharedClientKey",
@@ -68,6 +70,7 @@ __all__ = [
 _HOME = {
     "aggregation": ("BFV", "CKKS", "KeyAuthority", "Paillier", "PlainSum", "SecureAggregation", "SharedClientKey"),
     "engine.plan": ("Plan",),
+    "engine.processes": ("Processes",),
     "learning": ("FedAdagrad", "FedAdam", "FedAvg", "FedAvgM", "FedYogi", "LocalSGD", "models"),
     "network": ("Network",),
     "privacy": (

@@ -25,7 +25,8 @@ class FedprivError(Exception):
         super().__init__(f"{rule}{found} {remedy}")
 
     def __reduce__(self) -> tuple[object, ...]:
-        return (_rebuild, (type(self), self.rule, self.value, self.remedy))
+        notes = {"__notes__": list(self.__notes__)} if hasattr(self, "__notes__") else None
+        return (_rebuild, (type(self), self.rule, self.value, self.remedy), notes)
 
 
 def _rebuild(kind: type[FedprivError], rule: str, value: object, remedy: str) -> FedprivError:
@@ -77,6 +78,10 @@ class EncodingOverflow(EncodingError):
 
 class TrainingFailed(FedprivError, RuntimeError):
     """A client's training raised; says which client, with the cause chained."""
+
+
+class WorkerLost(FedprivError, RuntimeError):
+    """A worker process ended before its work was done."""
 
 
 class PrivacyError(FedprivError, ValueError):

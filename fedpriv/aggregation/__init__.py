@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from fedpriv.aggregation.performance import perform
 from fedpriv.aggregation.plain import PlainSum
 from fedpriv.aggregation.protocol import (
     Aggregator,
@@ -15,7 +16,6 @@ from fedpriv.aggregation.protocol import (
     Session,
     Sum,
     Terms,
-    perform,
     perform_ideal,
 )
 

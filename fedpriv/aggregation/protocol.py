@@ -1,14 +1,13 @@
-"""The seam of aggregation: what a protocol for a sum is, and how one attempt of it is performed.
+"""The seam of aggregation: what a protocol for a sum is.
 
 An :class:`Aggregator` is a frozen description that stands in a plan. It is deployed once for a run (:class:`Deployment`
 owns identities and keys) and makes the roles of each round. A :class:`Role` is sans-IO: it takes bytes and gives bytes,
-so that the same roles run in memory, in workers or over a socket. Inputs and the sum are signed int64 vectors; how they
-travel (ring elements, ciphertexts, lanes) is the protocol's own affair.
+so that the same roles run in memory (:mod:`fedpriv.aggregation.performance`), in workers or over a socket. Inputs and
+the sum are signed int64 vectors; how they travel (ring elements, ciphertexts, lanes) is the protocol's own affair.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
@@ -16,9 +15,8 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from fedpriv.encoding import Domain, Integers
-from fedpriv.errors import ProtocolError
-from fedpriv.network import Message, Schedule, Stage, StageCost, Wire
-from fedpriv.threat import CLIENT, Party, ThreatModel, client
+from fedpriv.network import Message, Schedule, Stage, StageCost
+from fedpriv.threat import Party, ThreatModel, client
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,66 +158,17 @@ class Aggregator(Protocol):
 
 
 Inputs = Callable[[Sequence[Party]], Iterable[tuple[Party, Integers]]]
-"""Given the clients that are still there at the upload stage, yields each one's vector, in order, when it is ready."""
-
-
-def perform(deployment: Deployment, session: Session, wire: Wire, inputs: Inputs, releaser: Party) -> Sum:
-    """Run one attempt in memory, stage by stage. A client's vector exists only between training and its upload.
-
-    Raises:
-        RoundAborted: the attempt failed; nothing was released.
-    """
-    roles = deployment.round(session)
-    for stage in deployment.stages:
-        wire.enter(stage)
-        if stage.actor != CLIENT:
-            _act(roles, stage.actor, stage.name, wire)
-        else:
-            present = [party for party in session.parties if not wire.silent(party)]
-            if stage.phase == "upload":
-                for party, vector in inputs(present):
-                    _submit(roles[party], party, vector)
-                    _act(roles, party, stage.name, wire)
-            else:
-                for party in present:
-                    _act(roles, party, stage.name, wire)
-        wire.leave(stage)
-    holder = roles[releaser]
-    if not isinstance(holder, Releaser):
-        raise ProtocolError(
-            "The releaser of a protocol has a role with a result.", value=releaser, remedy="Implement Releaser."
-        )
-    return holder.result()
+"""Given clients that are still there at the upload stage, yields each one's vector, in order, when it is ready. It is
+called for one block of clients at a time; a generator's return value reaches ``collect``."""
 
 
 def perform_ideal(deployment: Deployment, session: Session, schedule: Schedule, inputs: Inputs, length: int) -> Sum:
-    """The ideal functionality: the same sum and the same abort as :func:`perform`, without the cryptography."""
+    """The ideal functionality: the same sum and the same abort as the real attempt, without the cryptography."""
     contributors = deployment.contributors(session, schedule)
     total = np.zeros(length, dtype=np.int64)
     for _, vector in inputs([client(index) for index in contributors]):
         total += vector
     return Sum(total=total, contributors=contributors)
-
-
-def _submit(role: Role, party: Party, vector: Integers) -> None:
-    if not isinstance(role, ClientRole):
-        raise ProtocolError("A client's role takes an input.", value=party, remedy="Implement ClientRole.")
-    role.submit(vector)
-
-
-def _act(roles: Mapping[Party, Role], party: Party, stage: str, wire: Wire) -> None:
-    """One party's step; what it sends is delivered at once, and its recipients' work is charged to them."""
-    started = time.process_time()
-    messages = roles[party].step(stage)
-    wire.spent(party, time.process_time() - started)
-    for message in wire.carry(messages):
-        if message.recipient not in roles:
-            raise ProtocolError(
-                "A message goes to a party of this attempt.", value=message.recipient, remedy="Check the protocol."
-            )
-        started = time.process_time()
-        roles[message.recipient].receive(message)
-        wire.spent(message.recipient, time.process_time() - started)
 
 
 def survivors(session: Session, schedule: Schedule, stages: Sequence[Stage], through: str) -> tuple[int, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, TypeAlias
+from typing import Any, Self, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -38,7 +38,32 @@ class Hear:
 Script: TypeAlias = Sequence[Act | Hear]
 
 
-class ScriptedRole:
+class Movable:
+    """A role that can be moved to another process until something has happened to it: there it is made anew.
+
+    Pickling gives the constructor's arguments, never keys or inputs: what an attempt makes secret is made after the
+    move and stays where it was made.
+    """
+
+    _made: tuple[Any, ...]
+
+    def __new__(cls, *made: Any) -> Self:
+        role = super().__new__(cls)
+        role._made = made
+        return role
+
+    @property
+    def begun(self) -> bool:
+        """Whether the role has acted, heard something or taken an input."""
+        raise NotImplementedError
+
+    def __reduce__(self) -> tuple[object, ...]:
+        if self.begun:
+            raise TypeError("A role that has begun is not copied, pickled or sent.")
+        return type(self), self._made
+
+
+class ScriptedRole(Movable):
     """A role that follows a script: acts in turn, hears each expected message once, refuses everything else.
 
     Args:
@@ -56,6 +81,11 @@ class ScriptedRole:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self.party}>"
+
+    @property
+    def begun(self) -> bool:
+        inputs = (value for value in vars(self).values() if isinstance(value, OneInput))
+        return bool(self._at or self._heard or self._over) or any(entry.taken for entry in inputs)
 
     def follow(self, *script: Act | Hear) -> None:
         """Set the script; at construction."""
@@ -137,6 +167,11 @@ class OneInput:
         self._terms = terms
         self._vector: Integers | None = None
         self._taken = False
+
+    @property
+    def taken(self) -> bool:
+        """Whether a vector was put in."""
+        return self._taken
 
     def put(self, vector: Integers) -> None:
         """Take a copy of ``[length] int64``.

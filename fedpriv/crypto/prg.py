@@ -34,6 +34,7 @@ _WORTH_THREADS = 64
 """Pieces of keystream from which on threads save more than they cost."""
 _LONG = 16
 """Pieces of a vector from which on they do: the parts of a shorter one are too small."""
+_most_cores = 1 << 16
 
 
 def keystream(key: bytes, start: bytes = _START, *, cipher: MaskCipher = "aes-256-ctr") -> CipherContext:
@@ -101,7 +102,7 @@ def mask(
     pieces = -(-target.nbytes // PIECE)
     if threads is None:
         enough = pieces >= _LONG and pieces * sum(len(keys) for keys, _ in work) >= _WORTH_THREADS
-        threads = len(os.sched_getaffinity(0)) if enough and hasattr(os, "sched_getaffinity") else 1
+        threads = _cores() if enough else 1
     part = max(1, -(-pieces // threads)) * (PIECE // target.itemsize)
     starts = range(0, target.size, part)
 
@@ -120,6 +121,16 @@ def mask(
     with ThreadPoolExecutor(len(starts)) as pool:
         for _ in pool.map(run, starts):
             pass
+
+
+def use_cores(most: int) -> None:
+    """Let masks take this many cores of this process at most: where several processes share the machine."""
+    global _most_cores
+    _most_cores = most
+
+
+def _cores() -> int:
+    return min(_most_cores, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1)
 
 
 def _within(size: int, cipher: MaskCipher) -> None:

@@ -30,6 +30,10 @@ class SigningKey:
     def __repr__(self) -> str:
         return f"SigningKey(public={self.public.hex()})"
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """An identity outlives attempts: it goes along where its owner's role is hosted by another process."""
+        return SigningKey, (self._private.private_bytes_raw(),)
+
     def sign(self, message: bytes) -> bytes:
         """64 bytes that only the owner of this key can make for this message.
 

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from fedpriv.aggregation.protocol import Deployment, Inputs, Session, Sum, perform, perform_ideal
+from fedpriv.aggregation.hosting import blocks
+from fedpriv.aggregation.performance import perform
+from fedpriv.aggregation.protocol import Deployment, Session, Sum, perform_ideal
 from fedpriv.encoding import Integers, Reals
 from fedpriv.engine import context
 from fedpriv.engine.delivery import Delivery, Sent
-from fedpriv.engine.executors import Executor, Inline, chunks_of
+from fedpriv.engine.executors import Crew, Executor, Inline, Shared
 from fedpriv.engine.resolution import Resolved
-from fedpriv.engine.training import Trained, train_and_protect
+from fedpriv.engine.training import Chunk, ClientWork, Trained
 from fedpriv.errors import DecryptionFailed, FedprivError, PlanError, RoundAborted, without_frames
 from fedpriv.learning.server import RoundInfo
 from fedpriv.learning.update import Broadcast, Vector
@@ -87,8 +89,15 @@ def run_rounds(
     executor: Executor | None = None,
 ) -> Iterator[tuple[RoundState, State]]:
     """Round by round. ``ideal``: the same sums and aborts without the cryptography, costs modelled."""
-    plan, streams = resolved.plan, Streams(seed)
-    gaussian(noise, streams, "central-noise", 0)  # an unknown source is refused before the first round
+    gaussian(noise, Streams(seed), "central-noise", 0)  # an unknown source is refused before the first round
+    with (executor or Inline()).start() as crew:
+        yield from _run(resolved, seed, noise, ideal, crew)
+
+
+def _run(
+    resolved: Resolved, seed: int, noise: NoiseSource, ideal: bool, crew: Crew
+) -> Iterator[tuple[RoundState, State]]:
+    plan, streams, shared = resolved.plan, Streams(seed), crew.share(resolved)
     deployment = plan.aggregation.deploy(resolved.terms)
     state = State(
         server=plan.server.init(resolved.initial(seed)),
@@ -102,7 +111,7 @@ def run_rounds(
         cohort = plan.sampling.cohort(streams.generator("sampling", round), resolved.setting.population)
         broadcast = plan.server.broadcast(state.server)
         spec = plan.mechanism.begin(state.mechanism, round)
-        attempt = _Attempt(resolved, deployment, streams, spec, broadcast, cohort, state.clients, executor or Inline())
+        attempt = _Attempt(shared, deployment, streams, spec, broadcast, cohort, state.clients, crew)
         attempt.brought = state.delivery.bring(cohort, attempt.broadcast_bytes)
         release: Release | None = None
         aborted: RoundAborted | None = None
@@ -143,16 +152,17 @@ class _Attempt:
 
     def __init__(
         self,
-        resolved: Resolved,
+        shared: Shared[Resolved],
         deployment: Deployment,
         streams: Streams,
         spec: RoundSpec,
         broadcast: Broadcast,
         cohort: tuple[int, ...],
-        states: dict[int, Any],
-        executor: Executor,
+        states: Mapping[int, Any],
+        crew: Crew,
     ) -> None:
         sent = context.serialise(broadcast)
+        resolved = shared.value
         plan = resolved.plan
         self.resolved, self.deployment, self.spec, self.cohort = resolved, deployment, spec, cohort
         self.session = Session(
@@ -171,31 +181,42 @@ class _Attempt:
         self.residual = np.zeros(spec.length)
         self.clipped_norms = self.clipped_coordinates = 0
         self.train_seconds = 0.0
-        self._task = train_and_protect(resolved, broadcast, spec, streams, states)
-        self._executor = executor
+        self._work = ClientWork(
+            resolved=shared,
+            broadcast=broadcast,
+            spec=spec,
+            streams=streams,
+            states={index: states[index] for index in cohort if index in states},
+            threads=crew.threads,
+        )
+        self._crew = crew
 
     def real_sum(self) -> Sum:
         """The protocol, every message real."""
-        releaser = self.resolved.threat.releaser
-        return perform(self.deployment, self.session, self.wire, self._inputs(), releaser)
+        releaser, hosts = self.resolved.threat.releaser, self._crew.hosts()
+        return perform(
+            self.deployment, self.session, self.wire, self._work, releaser, hosts=hosts, collect=self._collect
+        )
 
     def ideal_sum(self) -> Sum:
         """The ideal functionality: same sum, same abort."""
-        return perform_ideal(self.deployment, self.session, self.schedule, self._inputs(), self.spec.length)
+        return perform_ideal(self.deployment, self.session, self.schedule, self._inputs, self.spec.length)
 
-    def _inputs(self) -> Inputs:
-        def inputs(present: Sequence[Party]) -> Iterable[tuple[Party, Integers]]:
-            indices = [client_index(party) for party in present]
-            for chunk in self._executor.map(self._task, chunks_of(indices)):
-                self.trained += chunk.trained
-                self.residual += chunk.residual
-                self.clipped_norms += chunk.clipped_norms
-                self.clipped_coordinates += chunk.clipped_coordinates
-                self.train_seconds += chunk.cpu_seconds
-                for update, vector in zip(chunk.trained, chunk.values, strict=True):
-                    yield client(update.client), vector
+    def _inputs(self, present: Sequence[Party]) -> Iterator[tuple[Party, Integers]]:
+        left = set(present)
+        here = [[client_index(p) for p in block if p in left] for block in blocks(self.session.parties)]
+        for chunk in self._crew.map(self._work.train, [indices for indices in here if indices]):
+            self._collect(chunk)
+            yield from (
+                (client(update.client), vector) for update, vector in zip(chunk.trained, chunk.values, strict=True)
+            )
 
-        return inputs
+    def _collect(self, chunk: Chunk) -> None:
+        self.trained += chunk.trained
+        self.residual += chunk.residual
+        self.clipped_norms += chunk.clipped_norms
+        self.clipped_coordinates += chunk.clipped_coordinates
+        self.train_seconds += chunk.cpu_seconds
 
     def costs(self, ideal: bool, released: bool) -> tuple[StageCost, ...]:
         """Broadcast, training, the protocol's stages and, where another releaser tells the server, the release."""

@@ -1,22 +1,23 @@
-"""One chunk of clients: train, flatten, clip, weight, encode. The task that an executor maps over chunks."""
+"""Some clients of a round: train, flatten, clip, weight, encode. Runs where the clients live."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from fedpriv.encoding import Integers, Reals
+from fedpriv.engine.executors import Shared, torch_threads
 from fedpriv.engine.resolution import Resolved
 from fedpriv.errors import ConfigurationError
 from fedpriv.learning.update import Broadcast, ClientState, Update, check_update
 from fedpriv.privacy.event import LedgerEvent
 from fedpriv.privacy.mechanism import RoundSpec
 from fedpriv.randomness import Streams
-from fedpriv.threat import client
+from fedpriv.threat import Party, client, client_index
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,19 +45,43 @@ class Chunk:
     cpu_seconds: float
 
 
-def train_and_protect(
-    resolved: Resolved, broadcast: Broadcast, spec: RoundSpec, streams: Streams, states: Mapping[int, Any]
-) -> Callable[[Sequence[int]], Chunk]:
-    """The task of a round: client indices → their chunk. Each client has its own generators, whatever the chunk."""
-    plan, federation = resolved.plan, resolved.federation
-    module = resolved.module() if plan.model is not None else None
+@dataclass(frozen=True, kw_only=True)
+class ClientWork:
+    """What the clients of a round compute, wherever they live. Each client has its own generators, whatever the block.
 
-    def task(indices: Sequence[int]) -> Chunk:
+    Called with some clients, it yields each one's encoded vector and returns the rest as a :class:`Chunk` without
+    values: see :data:`fedpriv.aggregation.protocol.Inputs`.
+    """
+
+    resolved: Shared[Resolved]
+    broadcast: Broadcast
+    spec: RoundSpec
+    streams: Streams
+    states: Mapping[int, ClientState]
+    """Of the cohort's clients that have one."""
+    threads: int
+    """Torch's, while clients train."""
+
+    def __call__(self, present: Sequence[Party]) -> Generator[tuple[Party, Integers], None, Chunk]:
+        chunk = self.train([client_index(party) for party in present])
+        yield from zip(present, chunk.values, strict=True)
+        return replace(chunk, values=chunk.values[:0])
+
+    def train(self, indices: Sequence[int]) -> Chunk:
+        """Train, flatten, clip, weight and encode."""
+        # Without a model nothing needs torch, and it is not loaded.
+        with torch_threads(self.threads) if self.resolved.value.plan.model is not None else nullcontext():
+            return self._train(indices)
+
+    def _train(self, indices: Sequence[int]) -> Chunk:
         started = time.process_time()
+        resolved = self.resolved.value
+        plan, federation, spec = resolved.plan, resolved.federation, self.spec
+        module = resolved.module() if plan.model is not None else None
         clients = [federation.clients[index] for index in indices]
-        kept = [states[c.index] if c.index in states else plan.client.init(c) for c in clients]
-        rngs = streams.generators("training", spec.round, indices)
-        updates = plan.client.train(module, broadcast, clients, kept, rngs)  # type: ignore[arg-type]
+        kept = [self.states[c.index] if c.index in self.states else plan.client.init(c) for c in clients]
+        rngs = self.streams.generators("training", spec.round, indices)
+        updates = plan.client.train(module, self.broadcast, clients, kept, rngs)  # type: ignore[arg-type]
         if len(updates) != len(clients):
             raise ConfigurationError(
                 "Training a chunk returns one update for each client, in order.",
@@ -65,7 +90,7 @@ def train_and_protect(
             )
         sizes = [len(c) for c in clients]
         flat = np.stack([_flatten(update, resolved, c.index) for update, c in zip(updates, clients, strict=True)])
-        encoded = plan.mechanism.protect(flat, sizes, spec, streams.generators("encoding", spec.round, indices))
+        encoded = plan.mechanism.protect(flat, sizes, spec, self.streams.generators("encoding", spec.round, indices))
         weights = sizes if plan.mechanism.weighting == "examples" else [1] * len(sizes)
         return Chunk(
             trained=[
@@ -78,8 +103,6 @@ def train_and_protect(
             clipped_coordinates=encoded.clipped_coordinates,
             cpu_seconds=time.process_time() - started,
         )
-
-    return task
 
 
 def _flatten(update: Update, resolved: Resolved, index: int) -> Reals:

@@ -71,7 +71,7 @@ def run(
             the run with its error.
         evaluate_every: measure the model on the test set after every k-th round, and after the last.
         progress: show a progress bar on a terminal.
-        executor: where clients are trained; in this process by default.
+        executor: where clients live and train: in this process by default, or over ``fp.Processes(2)``.
 
     Raises:
         PlanError: the plan does not fit the federation; nothing has run.

@@ -20,7 +20,8 @@ from pathlib import Path
 import numpy as np
 
 import fedpriv as fp
-from fedpriv.aggregation.protocol import Session, Terms, perform
+from fedpriv.aggregation.performance import perform
+from fedpriv.aggregation.protocol import Session, Terms
 from fedpriv.aggregation.secagg import messages as m
 from fedpriv.crypto import agreement, envelope, wire
 from fedpriv.encoding import Integers, Ring

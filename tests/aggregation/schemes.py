@@ -13,7 +13,8 @@ from fedpriv.aggregation.homomorphic.ckks import CKKS
 from fedpriv.aggregation.homomorphic.deployment import HomomorphicDeployment
 from fedpriv.aggregation.homomorphic.fitting import Demand, data_slots
 from fedpriv.aggregation.homomorphic.paillier import Lanes, Paillier
-from fedpriv.aggregation.protocol import Session, Sum, Terms, perform
+from fedpriv.aggregation.performance import perform
+from fedpriv.aggregation.protocol import Session, Sum, Terms
 from fedpriv.network import Message, Network, Wire
 from fedpriv.threat import AUTHORITY
 

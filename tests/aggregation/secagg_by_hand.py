@@ -94,9 +94,9 @@ class Attempt:
     def through(self, last: str) -> None:
         """The stages that are left, to this one."""
         roles = dict(zip(self.agreed.parties, self.clients, strict=True)) | {SERVER: self.server}
-        stage = None
-        while stage is None or stage.name != last:
-            stage = self.left.pop(0)
+        count = 1 + [stage.name for stage in self.left].index(last)
+        stages, self.left = self.left[:count], self.left[count:]
+        for stage in stages:
             self.silent |= {client(i) for i, name in self.lost.items() if name == stage.name}
             for party in [SERVER] if stage.actor == SERVER else self.agreed.parties:
                 if party in self.silent:

@@ -12,14 +12,14 @@ from fedpriv.aggregation.homomorphic.fitting import Demand, chunks, code_for, da
 from fedpriv.aggregation.homomorphic.keys import KeyAuthority, KeyModel, SharedClientKey
 from fedpriv.aggregation.homomorphic.lattice import LatticeDecryptor
 from fedpriv.aggregation.homomorphic.presets import PRESETS
-from fedpriv.aggregation.protocol import Session, Terms, perform
+from fedpriv.aggregation.performance import perform
+from fedpriv.aggregation.protocol import Session, Terms
 from fedpriv.crypto.lattice import CKKSCode, CKKSParameters, SecretKey
 from fedpriv.crypto.lattice.ckks import TOLERANCE
 from fedpriv.crypto.lattice.ckks_noise import slot_error
 from fedpriv.encoding import Bounded
 from fedpriv.errors import ConfigurationError, DecryptionFailed, PlanError
 from fedpriv.network import Network, Wire
-from fedpriv.threat import AUTHORITY, client
 
 LEAN, PRECISE = (PRESETS[name].parameters for name in ("ckks-lean", "ckks-precise"))
 AUTHORITIES: list[KeyModel] = [KeyAuthority(), SharedClientKey()]
@@ -78,7 +78,7 @@ def test_exact_at_the_limit_of_capacity(sign: int, preset: str, keys: KeyModel) 
     deployment = aggregator.deploy(Terms(length=length, input_bound=bound, cohort=cohort, domain=domain))
     session = Session(round=0, attempt=0, participants=tuple(range(cohort)), context=b"")
     vector = np.full(length, sign * bound)
-    holder = client(0) if keys.clients_hold_secret else AUTHORITY
+    holder = keys.decryptor
     result = perform(deployment, session, Wire(Network()), lambda here: [(p, vector) for p in here], holder)
     assert np.array_equal(result.total, cohort * vector)
 

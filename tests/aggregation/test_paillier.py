@@ -15,7 +15,8 @@ from fedpriv.aggregation.homomorphic.paillier import (
     PaillierDecryptor,
     PaillierEncryptor,
 )
-from fedpriv.aggregation.protocol import Session, Terms, perform
+from fedpriv.aggregation.performance import perform
+from fedpriv.aggregation.protocol import Session, Terms
 from fedpriv.crypto.paillier import SecretKey
 from fedpriv.encoding import Bounded
 from fedpriv.errors import ConfigurationError, DecryptionFailed, MalformedMessage

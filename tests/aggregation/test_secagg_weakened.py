@@ -64,10 +64,9 @@ def test_a_tampered_share(owner: int) -> None:
         return shamir.pack(shares % shamir.PRIME).tobytes()
 
     carry = changing(m.UNMASK, 0, change)
-    lost = {2: m.MASKED}
-    weak = Attempt(server=Credulous, carry=carry, lost=lost)
+    weak = Attempt(server=Credulous, carry=carry, lost={2: m.MASKED})
     assert weak.play().tolist() != weak.truth(living)
-    Attempt(carry=carry, lost=lost).refused(InvalidShare)
+    Attempt(carry=carry, lost={2: m.MASKED}).refused(InvalidShare)
 
 
 def unauthenticated(key: bytes, sealed: bytes, associated: bytes) -> bytes:

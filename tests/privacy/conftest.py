@@ -1,14 +1,21 @@
-"""Threat models as aggregators state them, and an event maker."""
+"""Threat models as aggregators state them, and an event maker.
+
+Tests import the helper modules beside them: pytest's import mode leaves ``sys.path`` as it is.
+"""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from fedpriv.privacy import LedgerEvent
 from fedpriv.threat import AUTHORITY, CLIENT, PUBLIC, SERVER, ThreatModel, View
+
+sys.path.append(str(Path(__file__).parent))
 
 
 def _model(learns: dict[str, set[View]], **more: Any) -> ThreatModel:

@@ -1,4 +1,4 @@
-"""Who may be told which ε: every rule by hand."""
+"""What the ledger charges, refuses, tells and keeps."""
 
 from __future__ import annotations
 
@@ -11,98 +11,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.optimize import brentq
-from scipy.stats import norm
+from ledgers import DELTA, gaussian_epsilon, ledger_of
 
-from fedpriv.aggregation import SecureAggregation
 from fedpriv.errors import ConfigurationError, PrivacyError, UnsupportedAccounting
-from fedpriv.privacy import Budget, FixedSizeSampling, FullParticipation, Ledger, LedgerEvent, PoissonSampling
-from fedpriv.threat import PUBLIC, SERVER, Coalition, ThreatModel, View
-
-DELTA = 1e-5
-
-
-def gaussian_epsilon(sigma: float) -> float:
-    """Balle and Wang 2018, theorem 8, by hand."""
-
-    def excess(eps: float) -> float:
-        second = math.exp(eps + norm.logcdf(-1 / (2 * sigma) - eps * sigma))
-        return norm.cdf(1 / (2 * sigma) - eps * sigma) - second - DELTA
-
-    return brentq(excess, 0, 300, xtol=1e-12)
-
-
-def ledger_of(threat, *events, population=10, adjacency="zero-out") -> Ledger:
-    return Ledger(threat=threat, population=population, adjacency=adjacency, events=events)
-
-
-def test_central_noise_protects_the_public_but_not_the_server(plain, event) -> None:
-    ledger = ledger_of(plain, *(event(range(10), 4.0, round=r) for r in range(16)))
-    assert ledger.epsilon(DELTA, observer="server") == math.inf
-    assert ledger.delta(1.0, observer="server") == 1.0
-    statement = ledger.statement(DELTA, observer="server")
-    assert "single updates" in statement.reason
-    assert "not the server" in statement.reason
-    assert "∞" in str(statement)
-    for observer in ("public", "participant", "authority"):
-        assert ledger.epsilon(DELTA, observer=observer) == pytest.approx(gaussian_epsilon(4 / math.sqrt(16)), abs=1e-6)
-        assert ledger.epsilon(DELTA, observer=observer) == pytest.approx(4.377178, abs=1e-6)
-    assert ledger.epsilon(DELTA, observer=Coalition(server=True)) == math.inf
-
-
-def test_secure_aggregation_does_not_hide_the_sum_from_the_server(masked, event) -> None:
-    ledger = ledger_of(masked, event(range(10)))
-    statement = ledger.statement(DELTA, observer="server")
-    assert statement.epsilon == math.inf
-    assert "the sum before the noise" in statement.reason
-    assert not statement.computational  # nothing is hidden, so nothing is hidden computationally
-
-
-def test_with_a_key_authority_the_server_is_finite_and_the_authority_is_not(keyed, event) -> None:
-    ledger = ledger_of(keyed, event(range(10), 2.0))
-    server = ledger.statement(DELTA, observer="server")
-    assert server.epsilon == pytest.approx(gaussian_epsilon(2.0), abs=1e-6)
-    assert server.computational
-    assert "if the cryptography holds" in str(server)
-    authority = ledger.statement(DELTA, observer="authority")
-    assert authority.epsilon == math.inf
-    assert "not the authority" in authority.reason
-    together = ledger.statement(DELTA, observer=Coalition(server=True, authority=True))
-    assert together.epsilon == math.inf
-    assert "single updates" in together.reason
-
-
-def test_who_sees_the_cohort_gets_realised_participations_and_no_amplification(keyed, event) -> None:
-    sampling = PoissonSampling(0.3).accounting(10)
-    cohorts = [(0, 1, 2), (2, 3), (2, 4, 5), (), (1, 2)]  # client 2 takes part in 4, client 1 in 2
-    ledger = ledger_of(keyed, *(event(c, 3.0, round=r, sampling=sampling) for r, c in enumerate(cohorts)))
-    server = ledger.statement(DELTA, observer="server")
-    assert server.participations == 4
-    assert not server.amplified
-    assert server.epsilon == pytest.approx(gaussian_epsilon(3.0 / math.sqrt(4)), abs=1e-6)
-    public = ledger.statement(DELTA, observer="public")
-    assert public.amplified
-    assert public.participations is None
-    assert 0 < public.epsilon < server.epsilon
-    # The public's ε does not depend on who was drawn; the server's does.
-    others = ledger_of(keyed, *(event((r,), 3.0, round=r, sampling=sampling) for r in range(5)))
-    assert others.epsilon(DELTA, observer="public") == public.epsilon
-    assert others.epsilon(DELTA, observer="server") == pytest.approx(gaussian_epsilon(3.0), abs=1e-6)
-
-
-def test_the_survivors_give_the_cohort_away(keyed, event) -> None:
-    sampling = PoissonSampling(0.1).accounting(10)
-    told = keyed.with_views({PUBLIC: frozenset({View.SURVIVORS})})
-    ledger = ledger_of(told, event((1,), 2.0, sampling=sampling))
-    assert not ledger.statement(DELTA, observer="public").amplified
-
-
-def test_the_worst_client_is_the_most_exposed_not_the_most_frequent(keyed, event) -> None:
-    noisy = [event((0,), 10.0, round=r) for r in range(5)]
-    ledger = ledger_of(keyed, *noisy, event((1,), 1.0, round=5))
-    statement = ledger.statement(DELTA, observer="server")
-    assert statement.epsilon == pytest.approx(gaussian_epsilon(1.0), abs=1e-6)
-    assert statement.participations == 1
+from fedpriv.privacy import Budget, Ledger, LedgerEvent, PoissonSampling
+from fedpriv.threat import PUBLIC, SERVER, ThreatModel, View
 
 
 def test_different_noise_composes_exactly(keyed, event) -> None:
@@ -132,34 +45,6 @@ def test_rounds_without_a_release(keyed, event) -> None:
     assert ledger_of(keyed, exact).epsilon(DELTA, observer="server") == 0.0
 
 
-@pytest.mark.parametrize("observer", ["public", "server", "participant", "authority"])
-def test_a_release_without_noise_is_infinite_for_whoever_sees_it(keyed, event, observer) -> None:
-    exact = event((0,), 0.0, mechanism="non-private", trust="none", clip_norm=None)
-    statement = ledger_of(keyed, event((0,), 5.0), exact).statement(DELTA, observer=observer)
-    assert statement.epsilon == math.inf
-    assert statement.rdp_epsilon is None
-    assert not statement.simulated
-
-
-def test_who_sees_nothing_learns_nothing(event) -> None:
-    blind = ThreatModel(
-        adversary="honest-but-curious",
-        corrupt=0.5,
-        assumptions=(),
-        reference="tests",
-        learns={SERVER: frozenset({View.CIPHERTEXTS, View.COHORT}), PUBLIC: frozenset()},
-        computational=frozenset({SERVER}),
-    )
-    exact = event((0,), 0.0, mechanism="non-private", trust="none", clip_norm=None)
-    ledger = ledger_of(blind, exact)
-    server = ledger.statement(DELTA, observer="server")
-    assert (server.epsilon, server.computational) == (0.0, True)
-    public = ledger.statement(DELTA, observer="public")
-    assert (public.epsilon, public.computational) == (0.0, False)
-    # One client too many in the coalition, and updates are open.
-    assert ledger.epsilon(DELTA, observer=Coalition(server=True, clients=0.6)) == math.inf
-
-
 def test_an_empty_ledger_released_nothing(plain) -> None:
     ledger = ledger_of(plain)
     statement = ledger.statement(DELTA, observer="server")
@@ -168,69 +53,6 @@ def test_an_empty_ledger_released_nothing(plain) -> None:
     assert ledger.delta(0.0, observer="server") == 0.0
     assert len(ledger) == 0
     assert "nothing released" in ledger._repr_html_()
-
-
-def test_adjacencies(keyed, event) -> None:
-    """σ = 4, 16 rounds, everybody: 4.3772 for zeroing a client, 9.9973 for replacing one, ∞ for adding one in sight."""
-    full = FullParticipation().accounting(10)
-
-    def stated(adjacency: str, observer: str) -> float:
-        events = [event(range(10), 4.0, round=r, adjacency=adjacency, sampling=full) for r in range(16)]
-        return ledger_of(keyed, *events, adjacency=adjacency).epsilon(DELTA, observer=observer)
-
-    for observer in ("server", "public"):
-        assert stated("zero-out", observer) == pytest.approx(4.37718, abs=1e-4)
-        assert stated("replace-one", observer) == pytest.approx(9.9973, abs=1e-4)
-    assert stated("add-remove", "public") == pytest.approx(4.37718, abs=1e-4)
-    assert stated("add-remove", "server") == math.inf
-    event_ = event(range(10), 4.0, adjacency="add-remove")
-    why = ledger_of(keyed, event_, adjacency="add-remove").statement(DELTA, observer="server").reason
-    assert "sees who takes part" in why
-    assert "zero-out" in why
-
-
-def test_a_hidden_poisson_cohort_gives_the_reference_figures(plain, event) -> None:
-    sampling = PoissonSampling(0.1).accounting(1000)
-    ledger = ledger_of(plain, event((), 1.0, sampling=sampling, count=100), population=1000)
-    statement = ledger.statement(DELTA, observer="public")
-    assert statement.epsilon == pytest.approx(7.04660, abs=1e-4)
-    assert statement.rdp_epsilon == pytest.approx(7.9039, abs=1e-4)
-    assert statement.accountant == "pld"
-    assert ledger.epsilon(DELTA, observer="public", accountant="rdp") == statement.rdp_epsilon
-    classic = ledger.epsilon(DELTA, observer="public", accountant="rdp", conversion="classic")
-    assert classic > statement.rdp_epsilon
-    assert ledger.delta(statement.epsilon, observer="public") == pytest.approx(DELTA, rel=1e-6)
-
-
-def test_amplified_and_plain_rounds_compose(plain, event) -> None:
-    sampled = event((0,), 2.0, sampling=PoissonSampling(0.1).accounting(10), count=20)
-    full = event(range(10), 8.0, round=1, sampling=FullParticipation().accounting(10), count=4)
-    both = ledger_of(plain, sampled, full).statement(DELTA, observer="public")
-    assert both.epsilon > ledger_of(plain, sampled).epsilon(DELTA, observer="public")
-    assert both.epsilon > ledger_of(plain, full).epsilon(DELTA, observer="public")
-    assert both.amplified
-    assert "4 releases count in full" in both.reason
-
-
-def test_fixed_size_cohorts(plain, event) -> None:
-    sampling = FixedSizeSampling(2).accounting(10)
-    cohorts = [(0, 1), (1, 2), (1, 3), (4, 5)]
-    zero_out = ledger_of(plain, *(event(c, 3.0, round=r, sampling=sampling) for r, c in enumerate(cohorts)))
-    statement = zero_out.statement(DELTA, observer="public")
-    assert statement.epsilon == pytest.approx(gaussian_epsilon(3 / math.sqrt(3)), abs=1e-6)
-    assert "conditional on the cohorts" in statement.reason
-    assert statement.participations == 3
-    events = (event(c, 3.0, round=r, sampling=sampling, adjacency="replace-one") for r, c in enumerate(cohorts))
-    replaced = ledger_of(plain, *events, adjacency="replace-one").statement(DELTA, observer="public")
-    assert replaced.amplified
-    assert replaced.accountant == "rdp"
-    assert replaced.epsilon == replaced.rdp_epsilon < gaussian_epsilon(3 / 2 / math.sqrt(4)) * 1.2
-
-
-def test_a_sampling_that_nobody_models_is_charged_in_full(plain, event) -> None:
-    statement = ledger_of(plain, event((1,), 3.0), event((1,), 3.0, round=1)).statement(DELTA, observer="public")
-    assert not statement.amplified
-    assert statement.participations == 2
 
 
 def test_seeded_noise_is_labelled(keyed, event) -> None:
@@ -414,83 +236,3 @@ def test_frame_and_words(keyed, event) -> None:
     assert "<table>" in statement._repr_html_()
     assert "&lt;" in replace(statement, reason="<b>")._repr_html_()
     assert repr(ledger) == "Ledger(2 releases, 10 clients, zero-out)"
-
-
-def test_a_participant_knows_of_itself_whether_it_was_drawn(keyed, event) -> None:
-    """Where cohorts are limited in size, one client outside makes every other one likelier to be inside."""
-    for sampling in (FixedSizeSampling(2).accounting(10), PoissonSampling(0.3, 3).accounting(10)):
-        events = [event((0, 1), 3.0, sampling=sampling, adjacency="replace-one", round=r) for r in range(4)]
-        ledger = ledger_of(keyed, *events, adjacency="replace-one")
-        assert ledger.statement(DELTA, observer="public").amplified
-        for observer in ("participant", Coalition(clients=0.5)):
-            statement = ledger.statement(DELTA, observer=observer)
-            assert not statement.amplified
-            assert statement.epsilon == pytest.approx(gaussian_epsilon(3 / 2 / math.sqrt(4)), abs=1e-6)
-    # A cut that hardly ever happens tells hardly anything.
-    rare = event((0,), 3.0, sampling=PoissonSampling(0.1, 60).accounting(200), count=9)
-    ledger = ledger_of(keyed, rare, population=200)
-    inside, outside = (ledger.statement(DELTA, observer=observer) for observer in ("participant", "public"))
-    assert inside.amplified
-    assert inside.epsilon == pytest.approx(outside.epsilon, rel=1e-3)
-    # Independent coins tell a participant nothing of the others, nor does a limit that is never reached.
-    for sampling in (PoissonSampling(0.1).accounting(10), PoissonSampling(0.1, 10).accounting(10)):
-        assert ledger_of(keyed, event((0,), sampling=sampling)).statement(DELTA, observer="participant").amplified
-
-
-@pytest.mark.parametrize("sampling", [FixedSizeSampling(2), PoissonSampling(1.0, 2)])
-def test_a_client_that_leaves_a_limited_cohort_makes_room_for_another(keyed, event, sampling) -> None:
-    """Clients at −C, −C and +C, one drawn: the sum without the last is −C for sure, with it is at times +C."""
-    record = sampling.accounting(10)
-    events = [event((r, r + 1), 3.0, sampling=record, adjacency="add-remove", round=r) for r in range(4)]
-    statement = ledger_of(keyed, *events, adjacency="add-remove").statement(DELTA, observer="public")
-    # It may be in every cohort, whatever was drawn, and moves the sum by twice the clip norm.
-    assert statement.epsilon == pytest.approx(gaussian_epsilon(3 / 2 / math.sqrt(4)), abs=1e-6)
-    assert statement.participations is None
-    assert "takes another's place" in statement.reason
-
-
-def test_lost_clients_that_end_a_round_end_amplification(keyed, event) -> None:
-    """Too few survivors: who was drawn decides that, and no theorem covers it. Too few drawn: charged already."""
-    sampling = replace(PoissonSampling(0.3).accounting(200), min_cohort=2)
-    released = event((0, 1, 2), 2.0, sampling=sampling)
-    small = event((1,), 2.0, sampling=sampling, contributors=0, round=1)
-    starved = event((1, 2, 3), 2.0, sampling=sampling, contributors=0, round=2)
-    empty = event((), 2.0, sampling=PoissonSampling(0.3).accounting(200), contributors=0, round=3)
-    assert ledger_of(keyed, released, small, empty, population=200).statement(DELTA, observer="public").amplified
-    statement = ledger_of(keyed, released, starved, population=200).statement(DELTA, observer="public")
-    assert not statement.amplified
-    assert "too few survivors" in statement.reason
-    assert statement.epsilon == pytest.approx(gaussian_epsilon(2.0), abs=1e-6)
-
-
-def test_an_aborted_sum_is_no_secret_to_whoever_sees_updates(keyed, event) -> None:
-    """Two ciphertexts reached the server before the authority refused; together they decrypt them."""
-    aborted = event((0, 1), 0.0, mechanism="non-private", trust="none", clip_norm=None, contributors=0)
-    ledger = ledger_of(keyed, aborted)
-    assert ledger.epsilon(DELTA, observer="server") == 0.0
-    assert ledger.epsilon(DELTA, observer=Coalition(server=True, authority=True)) == math.inf
-
-
-def test_an_aborted_sum_is_no_secret_to_whoever_can_open_it(event) -> None:
-    """Honest clients had answered before the last was lost; corrupt ones hold the shares that were still wanting."""
-    aborted = event((0, 1), 0.0, mechanism="non-private", trust="none", clip_norm=None, contributors=0)
-    ledger = ledger_of(SecureAggregation(corrupt=0.2).threat_model, aborted)
-    assert ledger.epsilon(DELTA, observer=Coalition(server=True, clients=0.2)) == math.inf
-    assert ledger.epsilon(DELTA, observer="participant") == 0.0
-
-
-def test_amplification_rests_on_a_secret_seed(plain, event) -> None:
-    sampled = ledger_of(plain, event((0,), 2.0, sampling=PoissonSampling(0.1).accounting(10)))
-    assert "seed that drew the cohorts stays secret" in str(sampled.statement(DELTA, observer="public"))
-    full = ledger_of(plain, event((0,), 2.0, sampling=FullParticipation().accounting(10)))
-    assert "seed" not in str(full.statement(DELTA, observer="public"))
-
-
-def test_sampling_that_amplifies_nothing_is_not_said_to(plain, event) -> None:
-    """Most cohorts are empty and abort: the tail eats δ, and what is left is the bound without amplification."""
-    sampling = replace(PoissonSampling(0.05).accounting(10), min_cohort=1)
-    statement = ledger_of(plain, event((0,), 2.0, sampling=sampling)).statement(DELTA, observer="public")
-    assert statement.epsilon == pytest.approx(gaussian_epsilon(2.0), abs=1e-6)
-    assert not statement.amplified
-    assert "amplifies nothing" in statement.reason
-    assert "seed" not in str(statement)

@@ -9,17 +9,8 @@ from typing import TypeAlias
 
 import numpy as np
 
-from fedpriv.aggregation.protocol import (
-    Aggregator,
-    ClientRole,
-    Deployment,
-    Releaser,
-    Role,
-    Session,
-    Sum,
-    Terms,
-    perform,
-)
+from fedpriv.aggregation.performance import perform
+from fedpriv.aggregation.protocol import Aggregator, ClientRole, Deployment, Releaser, Role, Session, Sum, Terms
 from fedpriv.encoding import Integers
 from fedpriv.errors import ConfigurationError, TooFewSurvivors
 from fedpriv.network import Message, Network, Schedule, Tamper, Wire

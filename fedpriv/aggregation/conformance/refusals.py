@@ -19,7 +19,8 @@ from fedpriv.aggregation.conformance.bench import (
     inputs,
     kind_of,
 )
-from fedpriv.aggregation.protocol import Session, perform
+from fedpriv.aggregation.performance import perform
+from fedpriv.aggregation.protocol import Session
 from fedpriv.encoding import Integers
 from fedpriv.errors import (
     EncodingError,

@@ -11,9 +11,10 @@ from fedpriv.aggregation.homomorphic import envelope
 from fedpriv.aggregation.homomorphic.deployment import HomomorphicDeployment, stages_of
 from fedpriv.aggregation.homomorphic.keys import KeyAuthority, KeyModel, SharedClientKey
 from fedpriv.aggregation.homomorphic.roles import ADD, ENCRYPT, FORWARD
-from fedpriv.aggregation.protocol import Session, perform
+from fedpriv.aggregation.performance import perform
+from fedpriv.aggregation.protocol import Session
 from fedpriv.network import Network, StageCost, Wire
-from fedpriv.threat import CLIENT, SERVER, Party, client
+from fedpriv.threat import CLIENT, SERVER, Party
 
 PROBES = 3
 """Clients of the small round."""
@@ -48,7 +49,7 @@ def probe(keys: KeyModel) -> KeyModel:
 def measure(deployment: HomomorphicDeployment, keys: KeyModel, length: int) -> Rates:
     """One real round of :data:`PROBES` clients whose vectors fill one ciphertext each, after one to warm up."""
     zeros = np.zeros(length, dtype=np.int64)
-    holder = client(0) if keys.decryptor == CLIENT else keys.decryptor
+    holder = keys.decryptor
     costs: tuple[StageCost, ...] = ()
     for attempt in range(2):
         wire = Wire(Network())

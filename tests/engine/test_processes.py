@@ -1,0 +1,197 @@
+"""Clients in other processes: the same bits, the same errors, and their secrets stay where they were made."""
+
+from __future__ import annotations
+
+import pickle
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from algorithms import Constant, Make, execute
+
+import fedpriv as fp
+from fedpriv.aggregation import Session, Terms, hosting, perform
+from fedpriv.aggregation.protocol import Inputs
+from fedpriv.encoding import ring_for
+from fedpriv.engine.processes import ProcessCrew, Processes
+from fedpriv.errors import ConfigurationError, NonFiniteInput, RoundAborted, WorkerLost
+from fedpriv.network import Message, Network, Wire
+from fedpriv.threat import SERVER, Party, client, client_index
+
+N, LENGTH = 8, 50
+SESSION = Session(round=0, attempt=0, participants=tuple(range(N)), context=b"c")
+
+
+@pytest.fixture(scope="module")
+def crew() -> Iterator[ProcessCrew]:
+    with Processes(2).start() as crew:
+        yield crew
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hosting, "BLOCK", 3)
+
+
+class Counting:
+    """Client i's vector is i + 1, everywhere; what it returns is who was asked."""
+
+    def __call__(self, present: Sequence[Party]) -> Any:
+        for party in present:
+            yield party, np.full(LENGTH, client_index(party) + 1, dtype=np.int64)
+        return list(present)
+
+
+def deployed(aggregator: fp.SecureAggregation) -> Any:
+    return aggregator.deploy(Terms(length=LENGTH, input_bound=N, cohort=N, domain=ring_for(N * N)))
+
+
+def attempt(crew: ProcessCrew, wire: Wire, inputs: Inputs | None = None, **description: Any) -> tuple[Any, list[Any]]:
+    collected: list[Any] = []
+    deployment = deployed(fp.SecureAggregation(**description))
+    inputs = inputs or Counting()
+    total = perform(deployment, SESSION, wire, inputs, SERVER, hosts=crew.hosts(), collect=collected.append)
+    return total, collected
+
+
+@pytest.mark.parametrize("adversary", ["honest-but-curious", "malicious"])
+@pytest.mark.parametrize("stage", [None, "advertise", "share", "upload", "unmask"])
+def test_a_sum_over_workers(crew: ProcessCrew, adversary: Any, stage: str | None) -> None:
+    """Every dropout point; what inputs return arrives block by block, in order."""
+    names = [s.name for s in deployed(fp.SecureAggregation(adversary=adversary)).stages if s.actor == "client"]
+    at = {None: None, "advertise": names[0], "share": names[1], "upload": names[2], "unmask": names[-1]}[stage]
+    lost = {} if at is None else {client(4): at}
+    wire = Wire(Network(), schedule=lost)
+    total, collected = attempt(crew, wire, adversary=adversary, dropout=0.2, corrupt=0.1)
+    left = [index for index in range(N) if not lost or index != 4 or stage == "unmask"]
+    assert total.contributors == tuple(left)
+    assert np.array_equal(total.total, np.full(LENGTH, sum(index + 1 for index in left)))
+    blocks = [[client(i) for i in block if i in left] for block in ([0, 1, 2], [3, 4, 5], [6, 7])]
+    assert collected == blocks
+    assert all(row.cpu_seconds > 0 for row in wire.costs if row.role == "client" and row.messages)
+
+
+def test_costs_are_those_of_one_process(crew: ProcessCrew) -> None:
+    wires = [Wire(Network()), Wire(Network())]
+    attempt(crew, wires[0])
+    perform(deployed(fp.SecureAggregation()), SESSION, wires[1], Counting(), SERVER)
+    spread, here = ([(r.stage, r.role, r.messages, r.bytes_sent, r.bytes_received) for r in w.costs] for w in wires)
+    assert spread == here
+
+
+def test_a_workers_refusal_is_the_errors_of_the_role(crew: ProcessCrew) -> None:
+    def flip(message: Message) -> Message:
+        if message.sender != SERVER:
+            return message
+        return Message(message.sender, message.recipient, message.stage, message.body[:-1] + b"\x00\x01")
+
+    with pytest.raises(RoundAborted) as there:
+        attempt(crew, Wire(Network(), tamper=flip))
+    with pytest.raises(type(there.value)):
+        perform(deployed(fp.SecureAggregation()), SESSION, Wire(Network(), tamper=flip), Counting(), SERVER)
+    assert attempt(crew, Wire(Network()))[0].contributors == tuple(range(N))  # the workers are fit for the next attempt
+
+
+def test_an_abort_in_the_middle_of_the_upload_leaves_workers_fit(crew: ProcessCrew) -> None:
+    def damage(message: Message) -> Message:
+        if message.stage != "masked-input" or message.sender != client(0):
+            return message
+        return Message(message.sender, message.recipient, message.stage, message.body[:-4])
+
+    with pytest.raises(RoundAborted):
+        attempt(crew, Wire(Network(), tamper=damage))
+    assert attempt(crew, Wire(Network()))[0].contributors == tuple(range(N))
+
+
+def test_secrets_stay_where_they_were_made() -> None:
+    """A fresh role travels as the arguments that it was made of; one that has begun does not travel at all."""
+    for adversary in ("honest-but-curious", "malicious"):
+        fresh = deployed(fp.SecureAggregation(adversary=adversary)).round(SESSION)[client(0)]  # type: ignore[arg-type]
+        moved = pickle.loads(pickle.dumps(fresh))
+        assert type(moved) is type(fresh)
+        given = pickle.loads(pickle.dumps(fresh))
+        given.submit(np.zeros(LENGTH, dtype=np.int64))
+        fresh.step("advertise-keys")
+        for begun in (fresh, given):
+            with pytest.raises(TypeError, match="begun"):
+                pickle.dumps(begun)
+
+
+def test_map_keeps_the_order(crew: ProcessCrew) -> None:
+    assert list(crew.map(lambda n: n * n, range(20))) == [n * n for n in range(20)]
+    shared = crew.share(np.arange(5))
+    assert list(crew.map(lambda n: int(shared.value.sum()) + n, range(3))) == [10, 11, 12]
+
+
+def test_a_script_without_a_guard(tmp_path: Path) -> None:
+    """Workers do not import the script; its own classes come back as what they are there."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from fedpriv.engine.processes import Processes\n"
+        "class Own:\n    pass\n"
+        "with Processes(1).start() as crew:\n"
+        "    print([isinstance(own, Own) for own in crew.map(lambda _: Own(), [0])])\n"
+    )
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=True)
+    assert done.stdout == "[True]\n"
+
+
+def test_map_ends_early(crew: ProcessCrew) -> None:
+    results = crew.map(lambda n: n, range(1000))
+    assert [next(results), next(results)] == [0, 1]
+    results.close()  # type: ignore[attr-defined]
+    assert list(crew.map(lambda n: n + 1, [1])) == [2]
+
+
+def test_a_task_that_raises(crew: ProcessCrew) -> None:
+    with pytest.raises(ZeroDivisionError) as caught:
+        list(crew.map(lambda n: 1 // n, [1, 0, 1]))
+    assert any("In a worker" in note for note in caught.value.__notes__)
+    assert list(crew.map(lambda n: n, [5])) == [5]
+
+
+def test_what_cannot_be_pickled_is_refused_by_name(crew: ProcessCrew) -> None:
+    with pytest.raises(ConfigurationError, match=r"can be pickled.*lock.*Inline"):
+        crew.share(threading.Lock())
+
+
+def test_a_worker_that_is_killed() -> None:
+    def die(_: int) -> None:
+        import os
+        import signal
+
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    with Processes(1).start() as crew, pytest.raises(WorkerLost, match="-9"):
+        list(crew.map(die, [0]))
+
+
+@pytest.mark.parametrize("workers", [0, -1, 1.5, True, "2"])
+def test_a_number_of_workers(workers: Any) -> None:
+    with pytest.raises(ConfigurationError, match="workers"):
+        Processes(workers)
+
+
+@pytest.mark.parametrize("ideal", [False, True])
+def test_any_number_of_workers_gives_the_same_bits(ideal: bool, federation: Any, planned: Make) -> None:
+    """A lambda for a model, as a notebook has it; dropouts at every stage; states that stay with clients."""
+    network = fp.Network(dropout=0.3)
+    plan = planned(aggregation=fp.SecureAggregation(dropout=0.5, corrupt=0.0), network=network, rounds=2)
+    runs = [execute(federation, plan, executor=e, ideal=ideal) for e in (None, Processes(1), Processes(2))]
+    timings = ["seconds", *(name for name in runs[0].frame if "seconds" in name)]
+    frames = [run.frame.drop(columns=timings, errors="ignore") for run in runs]
+    for frame in frames[1:]:
+        assert frame.equals(frames[0])
+    assert len({run.sha256 for run in runs}) == 1
+
+
+def test_a_client_that_diverges_in_a_worker(federation: Any, planned: Make) -> None:
+    plan = planned(client=Constant(broken=3, poison=np.nan), rounds=3)
+    with pytest.raises(NonFiniteInput, match="client/3") as caught:
+        execute(federation, plan, executor=Processes(2))
+    assert "In round 2." in caught.value.__notes__

@@ -1,0 +1,120 @@
+"""Hidden cohorts: when sampling lowers ε, and when it must not."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+from ledgers import DELTA, gaussian_epsilon, ledger_of
+
+from fedpriv.privacy import FixedSizeSampling, FullParticipation, PoissonSampling
+from fedpriv.threat import Coalition
+
+
+def test_a_hidden_poisson_cohort_gives_the_reference_figures(plain, event) -> None:
+    sampling = PoissonSampling(0.1).accounting(1000)
+    ledger = ledger_of(plain, event((), 1.0, sampling=sampling, count=100), population=1000)
+    statement = ledger.statement(DELTA, observer="public")
+    assert statement.epsilon == pytest.approx(7.04660, abs=1e-4)
+    assert statement.rdp_epsilon == pytest.approx(7.9039, abs=1e-4)
+    assert statement.accountant == "pld"
+    assert ledger.epsilon(DELTA, observer="public", accountant="rdp") == statement.rdp_epsilon
+    classic = ledger.epsilon(DELTA, observer="public", accountant="rdp", conversion="classic")
+    assert classic > statement.rdp_epsilon
+    assert ledger.delta(statement.epsilon, observer="public") == pytest.approx(DELTA, rel=1e-6)
+
+
+def test_amplified_and_plain_rounds_compose(plain, event) -> None:
+    sampled = event((0,), 2.0, sampling=PoissonSampling(0.1).accounting(10), count=20)
+    full = event(range(10), 8.0, round=1, sampling=FullParticipation().accounting(10), count=4)
+    both = ledger_of(plain, sampled, full).statement(DELTA, observer="public")
+    assert both.epsilon > ledger_of(plain, sampled).epsilon(DELTA, observer="public")
+    assert both.epsilon > ledger_of(plain, full).epsilon(DELTA, observer="public")
+    assert both.amplified
+    assert "4 releases count in full" in both.reason
+
+
+def test_fixed_size_cohorts(plain, event) -> None:
+    sampling = FixedSizeSampling(2).accounting(10)
+    cohorts = [(0, 1), (1, 2), (1, 3), (4, 5)]
+    zero_out = ledger_of(plain, *(event(c, 3.0, round=r, sampling=sampling) for r, c in enumerate(cohorts)))
+    statement = zero_out.statement(DELTA, observer="public")
+    assert statement.epsilon == pytest.approx(gaussian_epsilon(3 / math.sqrt(3)), abs=1e-6)
+    assert "conditional on the cohorts" in statement.reason
+    assert statement.participations == 3
+    events = (event(c, 3.0, round=r, sampling=sampling, adjacency="replace-one") for r, c in enumerate(cohorts))
+    replaced = ledger_of(plain, *events, adjacency="replace-one").statement(DELTA, observer="public")
+    assert replaced.amplified
+    assert replaced.accountant == "rdp"
+    assert replaced.epsilon == replaced.rdp_epsilon < gaussian_epsilon(3 / 2 / math.sqrt(4)) * 1.2
+
+
+def test_a_sampling_that_nobody_models_is_charged_in_full(plain, event) -> None:
+    statement = ledger_of(plain, event((1,), 3.0), event((1,), 3.0, round=1)).statement(DELTA, observer="public")
+    assert not statement.amplified
+    assert statement.participations == 2
+
+
+def test_a_participant_knows_of_itself_whether_it_was_drawn(keyed, event) -> None:
+    """Where cohorts are limited in size, one client outside makes every other one likelier to be inside."""
+    for sampling in (FixedSizeSampling(2).accounting(10), PoissonSampling(0.3, 3).accounting(10)):
+        events = [event((0, 1), 3.0, sampling=sampling, adjacency="replace-one", round=r) for r in range(4)]
+        ledger = ledger_of(keyed, *events, adjacency="replace-one")
+        assert ledger.statement(DELTA, observer="public").amplified
+        for observer in ("participant", Coalition(clients=0.5)):
+            statement = ledger.statement(DELTA, observer=observer)
+            assert not statement.amplified
+            assert statement.epsilon == pytest.approx(gaussian_epsilon(3 / 2 / math.sqrt(4)), abs=1e-6)
+    # A cut that hardly ever happens tells hardly anything.
+    rare = event((0,), 3.0, sampling=PoissonSampling(0.1, 60).accounting(200), count=9)
+    ledger = ledger_of(keyed, rare, population=200)
+    inside, outside = (ledger.statement(DELTA, observer=observer) for observer in ("participant", "public"))
+    assert inside.amplified
+    assert inside.epsilon == pytest.approx(outside.epsilon, rel=1e-3)
+    # Independent coins tell a participant nothing of the others, nor does a limit that is never reached.
+    for sampling in (PoissonSampling(0.1).accounting(10), PoissonSampling(0.1, 10).accounting(10)):
+        assert ledger_of(keyed, event((0,), sampling=sampling)).statement(DELTA, observer="participant").amplified
+
+
+@pytest.mark.parametrize("sampling", [FixedSizeSampling(2), PoissonSampling(1.0, 2)])
+def test_a_client_that_leaves_a_limited_cohort_makes_room_for_another(keyed, event, sampling) -> None:
+    """Clients at −C, −C and +C, one drawn: the sum without the last is −C for sure, with it is at times +C."""
+    record = sampling.accounting(10)
+    events = [event((r, r + 1), 3.0, sampling=record, adjacency="add-remove", round=r) for r in range(4)]
+    statement = ledger_of(keyed, *events, adjacency="add-remove").statement(DELTA, observer="public")
+    # It may be in every cohort, whatever was drawn, and moves the sum by twice the clip norm.
+    assert statement.epsilon == pytest.approx(gaussian_epsilon(3 / 2 / math.sqrt(4)), abs=1e-6)
+    assert statement.participations is None
+    assert "takes another's place" in statement.reason
+
+
+def test_lost_clients_that_end_a_round_end_amplification(keyed, event) -> None:
+    """Too few survivors: who was drawn decides that, and no theorem covers it. Too few drawn: charged already."""
+    sampling = replace(PoissonSampling(0.3).accounting(200), min_cohort=2)
+    released = event((0, 1, 2), 2.0, sampling=sampling)
+    small = event((1,), 2.0, sampling=sampling, contributors=0, round=1)
+    starved = event((1, 2, 3), 2.0, sampling=sampling, contributors=0, round=2)
+    empty = event((), 2.0, sampling=PoissonSampling(0.3).accounting(200), contributors=0, round=3)
+    assert ledger_of(keyed, released, small, empty, population=200).statement(DELTA, observer="public").amplified
+    statement = ledger_of(keyed, released, starved, population=200).statement(DELTA, observer="public")
+    assert not statement.amplified
+    assert "too few survivors" in statement.reason
+    assert statement.epsilon == pytest.approx(gaussian_epsilon(2.0), abs=1e-6)
+
+
+def test_amplification_rests_on_a_secret_seed(plain, event) -> None:
+    sampled = ledger_of(plain, event((0,), 2.0, sampling=PoissonSampling(0.1).accounting(10)))
+    assert "seed that drew the cohorts stays secret" in str(sampled.statement(DELTA, observer="public"))
+    full = ledger_of(plain, event((0,), 2.0, sampling=FullParticipation().accounting(10)))
+    assert "seed" not in str(full.statement(DELTA, observer="public"))
+
+
+def test_sampling_that_amplifies_nothing_is_not_said_to(plain, event) -> None:
+    """Most cohorts are empty and abort: the tail eats δ, and what is left is the bound without amplification."""
+    sampling = replace(PoissonSampling(0.05).accounting(10), min_cohort=1)
+    statement = ledger_of(plain, event((0,), 2.0, sampling=sampling)).statement(DELTA, observer="public")
+    assert statement.epsilon == pytest.approx(gaussian_epsilon(2.0), abs=1e-6)
+    assert not statement.amplified
+    assert "amplifies nothing" in statement.reason
+    assert "seed" not in str(statement)
