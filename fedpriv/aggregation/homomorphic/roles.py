@@ -20,7 +20,7 @@ from fedpriv.aggregation.homomorphic import envelope
 from fedpriv.aggregation.homomorphic.envelope import Label, Part, seal, unseal
 from fedpriv.aggregation.homomorphic.keys import Decryptions, KeyModel
 from fedpriv.aggregation.protocol import Session, Sum, Terms
-from fedpriv.aggregation.roles import OneInput
+from fedpriv.aggregation.roles import Movable, OneInput
 from fedpriv.crypto import signing
 from fedpriv.encoding import Bounded, Integers, check_sum_bound
 from fedpriv.errors import (
@@ -106,19 +106,19 @@ class _Turns:
     def __init__(self, party: Party, label: Label, *stages: str) -> None:
         self.party = party
         self._label, self._left = label, list(stages)
-        self._over = False
+        self._acted = self._over = False
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self.party}>"
 
     def _hear(self, message: Message, stage: str, senders: frozenset[Party]) -> None:
         """A message is due now; the caller clears ``_over`` once it has proved sound."""
-        over, self._over = self._over or len(self._left) != 1, True
+        over, self._acted, self._over = self._over or len(self._left) != 1, True, True
         if over or message.stage != stage or message.recipient != self.party or message.sender not in senders:
             raise self._refused("A message arrives in its stage, from its sender, at its recipient.", message)
 
     def _begin(self, stage: str) -> None:
-        over, self._over = self._over, True
+        over, self._acted, self._over = self._over, True, True
         if over or self._left[:1] != [stage]:
             raise UnexpectedMessage(
                 "A role acts once in each of its stages, in order.",
@@ -157,7 +157,7 @@ class _Uploads:
         return [Message(self._party, SERVER, ENCRYPT, body) for body in bodies]
 
 
-class HomomorphicClient(_Turns):
+class HomomorphicClient(Movable, _Turns):
     """Encrypts one vector; signs it where it has an identity."""
 
     def __init__(
@@ -171,11 +171,15 @@ class HomomorphicClient(_Turns):
         super().__init__(party, label, ENCRYPT)
         self._uploads = _Uploads(party, label, terms, encryptor, identity)
 
+    @property
+    def begun(self) -> bool:
+        return self._acted or self._uploads.input.taken
+
     def submit(self, vector: Integers) -> None:
         self._uploads.input.put(vector)
 
     def receive(self, message: Message) -> None:
-        self._over = True
+        self._acted = self._over = True
         raise self._refused("A client receives nothing in this protocol.", message)
 
     def step(self, stage: str) -> list[Message]:
@@ -433,7 +437,7 @@ class HomomorphicAuthority(_AggregateHolder):
         super().__init__(AUTHORITY, session, label, opener, DECRYPT)
 
 
-class DecryptingClient(_AggregateHolder):
+class DecryptingClient(Movable, _AggregateHolder):
     """Encrypts one vector under the key that all clients share; decrypts the aggregate and holds the exact sum."""
 
     def __init__(
@@ -441,6 +445,10 @@ class DecryptingClient(_AggregateHolder):
     ) -> None:
         super().__init__(party, session, label, opener, ENCRYPT, DECRYPT)
         self._uploads = _Uploads(party, label, terms, encryptor, None)
+
+    @property
+    def begun(self) -> bool:
+        return self._acted or self._uploads.input.taken
 
     def submit(self, vector: Integers) -> None:
         self._uploads.input.put(vector)
