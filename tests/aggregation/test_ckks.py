@@ -20,9 +20,10 @@ from fedpriv.crypto.lattice.ckks_noise import slot_error
 from fedpriv.encoding import Bounded
 from fedpriv.errors import ConfigurationError, DecryptionFailed, PlanError
 from fedpriv.network import Network, Wire
+from fedpriv.threat import AUTHORITY
 
 LEAN, PRECISE = (PRESETS[name].parameters for name in ("ckks-lean", "ckks-precise"))
-AUTHORITIES: list[KeyModel] = [KeyAuthority(), SharedClientKey()]
+MODELS: list[KeyModel] = [KeyAuthority(), SharedClientKey()]
 
 
 def _largest_bits(aggregator: CKKS, cohort: int, length: int) -> int:
@@ -68,7 +69,7 @@ def test_a_cohort_too_large_for_any_sum_is_refused() -> None:
 
 @pytest.mark.parametrize("sign", [1, -1])
 @pytest.mark.parametrize("preset", ["ckks-lean", "ckks-precise"])
-@pytest.mark.parametrize("keys", AUTHORITIES, ids=lambda keys: type(keys).__name__)
+@pytest.mark.parametrize("keys", MODELS, ids=lambda keys: type(keys).__name__)
 def test_exact_at_the_limit_of_capacity(sign: int, preset: str, keys: KeyModel) -> None:
     """20 clients, all-constant vectors that fill the largest sum the preset accepts."""
     aggregator, cohort = CKKS(preset=preset, keys=keys), 20
@@ -78,8 +79,7 @@ def test_exact_at_the_limit_of_capacity(sign: int, preset: str, keys: KeyModel) 
     deployment = aggregator.deploy(Terms(length=length, input_bound=bound, cohort=cohort, domain=domain))
     session = Session(round=0, attempt=0, participants=tuple(range(cohort)), context=b"")
     vector = np.full(length, sign * bound)
-    holder = keys.decryptor
-    result = perform(deployment, session, Wire(Network()), lambda here: [(p, vector) for p in here], holder)
+    result = perform(deployment, session, Wire(Network()), lambda here: [(p, vector) for p in here], keys.decryptor)
     assert np.array_equal(result.total, cohort * vector)
 
 
@@ -114,11 +114,25 @@ def test_the_counting_slot_is_covered_by_the_proof() -> None:
 def test_noise_in_the_inputs_counts_in_the_spread() -> None:
     """Clients' headrooms add up in double precision even where the sum stays in its domain."""
     terms = Terms(length=1, input_bound=10, cohort=4, noise_headroom=1000, domain=Bounded(1040))
-    assert Demand.of_terms(terms, KeyAuthority()) == Demand(length=1, largest=1040, spread=4040, cohort=4)
+    demand = Demand.of_terms(terms, KeyAuthority())
+    assert demand == Demand(length=1, largest=1040, client=1010, spread=4040, cohort=4)
+
+
+@pytest.mark.parametrize(("cohort", "bound", "headroom"), [(1, 100, 0), (1, 90, 0), (2, 50, 0), (6, 10, 1000)])
+@pytest.mark.parametrize("preset", ["ckks-lean", "ckks-precise"])
+def test_one_clients_largest_value_can_be_encrypted(cohort: int, bound: int, headroom: int, preset: str) -> None:
+    """SEAL encodes half of what q holds: a client that makes up most of a sum needs a smaller scale."""
+    aggregator = CKKS(preset=preset, keys=KeyAuthority(min_contributors=1))
+    domain = aggregator.domain(sum_bound=cohort * bound + headroom, length=2, cohort=cohort)
+    terms = Terms(length=2, input_bound=bound, cohort=cohort, noise_headroom=headroom, domain=domain)
+    session = Session(round=0, attempt=0, participants=(0,), context=b"")
+    vector = np.array([1, -1]) * (bound + headroom)
+    total = perform(aggregator.deploy(terms), session, Wire(Network()), lambda here: [(here[0], vector)], AUTHORITY)
+    assert np.array_equal(total.total, vector)
 
 
 def test_padding_is_checked() -> None:
-    key = SecretKey(CKKSCode(LEAN, 2.0**25))
+    key = SecretKey(CKKSCode(LEAN, 2.0**28))
     slots = np.zeros(LEAN.slots, dtype=np.int64)
     slots[-1], slots[1] = 3, 5  # the counter fits; coordinate 1 is beyond the length
     payload = key.public.encrypt(slots)
@@ -128,7 +142,7 @@ def test_padding_is_checked() -> None:
 
 
 def test_a_wrong_count_is_refused() -> None:
-    key = SecretKey(CKKSCode(LEAN, 2.0**25))
+    key = SecretKey(CKKSCode(LEAN, 2.0**28))
     slots = np.zeros(LEAN.slots, dtype=np.int64)
     slots[-1] = 3
     payload = key.public.encrypt(slots)

@@ -49,12 +49,11 @@ def probe(keys: KeyModel) -> KeyModel:
 def measure(deployment: HomomorphicDeployment, keys: KeyModel, length: int) -> Rates:
     """One real round of :data:`PROBES` clients whose vectors fill one ciphertext each, after one to warm up."""
     zeros = np.zeros(length, dtype=np.int64)
-    holder = keys.decryptor
     costs: tuple[StageCost, ...] = ()
     for attempt in range(2):
         wire = Wire(Network())
         session = Session(round=attempt, attempt=0, participants=tuple(range(PROBES)), context=b"")
-        perform(deployment, session, wire, lambda present: [(party, zeros) for party in present], holder)
+        perform(deployment, session, wire, lambda present: [(party, zeros) for party in present], keys.decryptor)
         costs = tuple(wire.costs)
     sent = {row.stage: row.bytes_sent // row.messages for row in costs if row.messages}
     return Rates(

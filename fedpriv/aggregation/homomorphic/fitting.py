@@ -21,25 +21,29 @@ class Demand:
     """Coordinates of a vector."""
     largest: int
     """Bounds |sum| in every coordinate."""
+    client: int
+    """Bounds |value| in every coordinate of one client's vector, noise included."""
     spread: int
-    """Bounds |sum| and the sum of the clients' largest |values|, noise included."""
+    """Bounds |sum|, and the sum of the clients' largest |values|."""
     cohort: int
     """The most ciphertexts in a sum."""
     encryption: lattice.Encryption = "public"
 
     @classmethod
     def of(cls, *, sum_bound: int, length: int, cohort: int, keys: KeyModel) -> Demand:
-        """Of sums within ±sum_bound under a key model."""
+        """Of sums within ±sum_bound under a key model; no client's value is more than half of that, unless alone."""
         encryption: lattice.Encryption = "secret" if keys.clients_hold_secret else "public"
         counted = max(sum_bound, cohort)  # the counting slot reaches the cohort
-        return cls(length=length, largest=counted, spread=counted, cohort=cohort, encryption=encryption)
+        client = counted if cohort == 1 else -(-counted // 2)
+        return cls(length=length, largest=counted, client=client, spread=counted, cohort=cohort, encryption=encryption)
 
     @classmethod
     def of_terms(cls, terms: Terms, keys: KeyModel) -> Demand:
         """Of a plan's terms under a key model."""
         check_terms(terms)
         plain = cls.of(sum_bound=terms.domain.largest, length=terms.length, cohort=terms.cohort, keys=keys)
-        return replace(plain, spread=max(plain.spread, terms.cohort * client_bound(terms)))
+        client = max(client_bound(terms), 1)
+        return replace(plain, client=client, spread=max(plain.spread, terms.cohort * client))
 
 
 def data_slots(parameters: lattice.Parameters) -> int:
@@ -65,39 +69,46 @@ def code_for(parameters: lattice.Parameters, demand: Demand) -> lattice.Code:
 
 def _ckks_code(parameters: lattice.CKKSParameters, demand: Demand) -> lattice.CKKSCode:
     """The largest scale at which sums fit into the modulus, with the proof that they are exact."""
-    error = _ckks_error(parameters, demand, demand.largest, demand.spread)
+    error = _ckks_error(parameters, demand)
     if error >= TOLERANCE:
-        fits = [
-            bits
-            for bits in range(demand.cohort.bit_length(), 62)
-            if _ckks_error(parameters, demand, 2**bits - 1, 2**bits - 1) < TOLERANCE
-        ]
+        fits = [bits for bits in range(1, 62) if _ckks_error(parameters, _resized(demand, 2**bits - 1)) < TOLERANCE]
         raise PlanError(
             f"CKKS sums are exact only where their error is proved to stay below {TOLERANCE} of a unit.",
             value=f"sums of {demand.cohort} vectors within ±{demand.largest} allow an error of {error:.3g}",
             remedy=f"Sums of so many vectors may have {max(fits)} bits and a sign; use fewer bits, smaller weights "
             "or a larger preset."
-            if fits
+            if fits and 2 ** max(fits) > demand.cohort
             else "Use a smaller cohort or a larger preset.",
         )
-    return lattice.CKKSCode(parameters=parameters, scale=parameters.scale_for(demand.largest))
+    return lattice.CKKSCode(parameters=parameters, scale=_scale(parameters, demand))
 
 
-def _ckks_error(parameters: lattice.CKKSParameters, demand: Demand, largest: int, spread: int) -> float:
-    """The bound on every slot's error at the scale for sums within ±largest."""
+def _scale(parameters: lattice.CKKSParameters, demand: Demand) -> float:
+    """SEAL encodes up to half of what a sum may reach."""
+    return parameters.scale_for(max(demand.largest, 2 * demand.client))
+
+
+def _ckks_error(parameters: lattice.CKKSParameters, demand: Demand) -> float:
+    """The bound on every slot's error."""
     return ckks_noise.slot_error(
         parameters,
         additions=demand.cohort,
         slots=chunks(parameters, demand.length) * parameters.slots,
-        largest=spread,
-        scale=parameters.scale_for(largest),
+        largest=demand.spread,
+        scale=_scale(parameters, demand),
         encryption=demand.encryption,
     ).total
 
 
+def _resized(demand: Demand, largest: int) -> Demand:
+    """The same plan with other sums."""
+    client = largest if demand.cohort == 1 else -(-largest // 2)
+    return replace(demand, largest=largest, client=client, spread=largest)
+
+
 def _bfv_code(parameters: lattice.BFVParameters, demand: Demand) -> lattice.BFVCode:
     """Sums fit below half the plaintext modulus, and their noise is proved to leave them whole."""
-    if demand.largest > parameters.largest:
+    if max(demand.largest, demand.client) > parameters.largest:
         raise PlanError(
             f"BFV sums lie within half the plaintext modulus: ±{parameters.largest}.",
             value=f"sums of {demand.cohort} vectors within ±{demand.largest}",

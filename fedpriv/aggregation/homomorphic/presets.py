@@ -70,7 +70,7 @@ class Capacity:
 
     def value_bits(self: Preset, *, cohort: int, length: int = LONG, keys: KeyModel | None = None) -> int:
         """The most bits, sign included, that the values of so many clients may have; 0 where none fit."""
-        return _last(lambda bits: _fits(self, bits, cohort, length, keys), 2, 62)
+        return _last(lambda bits: _fits(self, bits, cohort, length, keys), 2, 63)
 
     def largest_cohort(self: Preset, *, bits: int = 16, length: int = LONG, keys: KeyModel | None = None) -> int:
         """The most clients whose values of so many bits, sign included, sum exactly; 0 where none do."""
