@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -10,13 +11,19 @@ import numpy.typing as npt
 import pytest
 
 from fedpriv import attacks
-from fedpriv.aggregation.homomorphic.keys import KeyAuthority
+from fedpriv.aggregation.homomorphic.ckks import CKKS
+from fedpriv.aggregation.homomorphic.fitting import data_slots
+from fedpriv.aggregation.homomorphic.keys import KeyAuthority, KeyModel, SharedClientKey
+from fedpriv.aggregation.homomorphic.lattice import LatticeDecryptor
+from fedpriv.aggregation.performance import perform
+from fedpriv.aggregation.protocol import Session, Terms
 from fedpriv.crypto.lattice import raw
 from fedpriv.crypto.lattice.ckks import CKKSCode
 from fedpriv.crypto.lattice.keys import Adder, SecretKey
 from fedpriv.crypto.lattice.parameters import CKKSParameters
 from fedpriv.errors import ConfigurationError, MalformedMessage, NonFiniteInput
-from fedpriv.threat import SERVER, View
+from fedpriv.network import Network, Wire
+from fedpriv.threat import SERVER, View, client
 
 CLIENTS = 3
 RINGS = [CKKSParameters(degree=4096, moduli=(40, 60)), CKKSParameters(degree=2048, moduli=(54,))]
@@ -108,6 +115,43 @@ def test_a_server_that_sees_the_models_has_what_the_attack_starts_from() -> None
     assert attacks.can_try(shown.sees("server"))  # so that "it fails on integers" is about this very observer
     assert not attacks.can_try(model.sees("server"))
     assert not attacks.can_try(shown.sees("public"))
+
+
+@pytest.mark.parametrize("keys", [KeyAuthority(), SharedClientKey()], ids=lambda keys: type(keys).__name__)
+def test_a_whole_round_gives_no_key_though_its_raw_decryptions_would(
+    keys: KeyModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server's view: the aggregate that it sends off, and the sum that it is shown."""
+    opened: list[tuple[SecretKey, list[bytes]]] = []
+
+    def record(decryptor: LatticeDecryptor, payloads: Sequence[bytes], contributors: int) -> npt.NDArray[np.int64]:
+        opened.append((decryptor._key, list(payloads)))
+        return decrypt(decryptor, payloads, contributors)
+
+    decrypt = LatticeDecryptor.decrypt
+    monkeypatch.setattr(LatticeDecryptor, "decrypt", record)
+    aggregator, bound = CKKS(preset="ckks-lean", keys=keys), 100
+    length = 2 * data_slots(RINGS[0]) - 5
+    domain = aggregator.domain(sum_bound=CLIENTS * bound, length=length, cohort=CLIENTS)
+    deployment = aggregator.deploy(Terms(length=length, input_bound=bound, cohort=CLIENTS, domain=domain))
+    session = Session(round=0, attempt=0, participants=tuple(range(CLIENTS)), context=b"")
+    drawn = np.random.default_rng(0).integers(-bound, bound + 1, (CLIENTS, length), dtype=np.int64)
+    inputs = {client(index): vector for index, vector in enumerate(drawn)}
+    total = perform(
+        deployment, session, Wire(Network()), lambda here: [(p, inputs[p]) for p in here], keys.decryptor
+    ).total
+
+    key, payloads = opened[0]
+    padded = np.concatenate([total, np.zeros(5, dtype=np.int64)]).reshape(2, -1)
+    slots = np.column_stack([padded, np.full(2, CLIENTS)])  # the attacker knows the layout: padding, then the counter
+    for data, integers in zip(payloads, slots, strict=True):
+        assert np.array_equal(key.decrypt(data), integers)
+    assert isinstance(key.code, CKKSCode)
+    seen = [attacks.read_ckks(key.code, data) for data in payloads]
+    tried = attacks.ckks_key_recovery(seen, [attacks.slots_of(integers) for integers in slots])
+    assert (tried.succeeded, tried.solved) == (False, 2)
+    raw_release = attacks.ckks_key_recovery(seen, [raw.floats(key, data) for data in payloads])
+    assert is_the_key(raw_release, key)
 
 
 def test_one_good_release_among_bad_ones_is_enough() -> None:
