@@ -241,12 +241,26 @@ def test_three_polynomials_and_other_forms_are_malformed(key: SecretKey) -> None
             Adder(code).load(data)
 
 
+def test_ciphertexts_mod_qp_are_malformed() -> None:
+    """At the key's level, where public keys live: SEAL encrypts zero there when told to."""
+    for name in ("CKKS, special prime", "BFV, special prime"):
+        code = CODES[name]
+        ring = seal.context(code.parameters).seal
+        sealed = sealapi.Ciphertext()
+        encryptor = sealapi.Encryptor(ring, sealapi.KeyGenerator(ring).secret_key())
+        encryptor.encrypt_zero_symmetric(ring.key_parms_id(), sealed)
+        sealed.scale = code.scale
+        assert sealed.coeff_modulus_size() == 2
+        with pytest.raises(MalformedMessage):
+            Adder(code).load(seal.dump(sealed))
+
+
 def test_a_ciphertext_that_hides_nothing_is_malformed(key: SecretKey) -> None:
     """c₁ = 0 and c₀ = 0, which SEAL calls transparent: made by hand, and as a sum that cancels."""
     code, adder = key.code, Adder(key.code)
     ring = seal.context(code.parameters)
     blank = sealapi.Ciphertext(ring.seal)
-    blank.resize(ring.seal, ring.level, 2)
+    blank.resize(ring.seal, ring.seal.first_parms_id(), 2)
     blank.scale = code.scale
     with pytest.raises(MalformedMessage):
         adder.load(seal.dump(blank))

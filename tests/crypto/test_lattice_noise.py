@@ -194,10 +194,28 @@ def test_noise_has_the_variance_of_the_derivation(code: Code, encryption: Encryp
                 data = _sum(key, _vectors("random", clients, code.slots, 1000), encryption)
                 noise = _bfv_noise(key, data) * raw.modulus(code.parameters) / code.parameters.plain_modulus
             squares.append(noise**2)
-    ratio = float(np.mean(squares)) / (clients * variance)
+    mean = float(np.mean(squares))
+    _covers(code, encryption, clients, math.sqrt(mean))
+    ratio = mean / (clients * variance)
     assert 0.85 < ratio < 1.15
     for factor in (2 / 3, 3 / 2):  # power: another σ would be noticed
         assert not 0.85 < ratio / factor**2 < 1.15
+
+
+def _covers(code: Code, encryption: Encryption, clients: int, spread: float) -> None:
+    """The bound is that of a Gaussian of the measured spread at the stated failure probability, and little more."""
+    if isinstance(code, CKKSCode):
+        bound = ckks_noise.slot_error(
+            code.parameters, additions=clients, slots=code.slots, largest=21, scale=1.0, encryption=encryption
+        ).encryption
+        gauss = spread * deviations(code.slots, ckks_noise.FAILURE)
+        if encryption == "public":  # the slot with the largest |s(ζ)|
+            gauss *= math.sqrt(inflation(2, ckks_noise.FAILURE / (code.slots // 2)))
+    else:
+        bound = bfv_noise.noise_bound(code.parameters, additions=clients, ciphertexts=1, encryption=encryption)
+        bound *= raw.modulus(code.parameters) / code.parameters.plain_modulus
+        gauss = spread * deviations(code.slots, bfv_noise.FAILURE)
+    assert 0.93 * gauss < bound < 1.6 * gauss, "0.93: the spread is measured"
 
 
 @pytest.mark.statistical
@@ -252,6 +270,8 @@ def test_bounds_grow_with_what_they_must_grow_with(encryption: Encryption) -> No
     assert bfv(additions=101) > bfv()
     assert bfv(ciphertexts=500) > bfv()
     assert bfv(failure=2.0**-140) > bfv()
+    rounded = 10**12 / 2 * BFV_TWO.plain_modulus / BFV_TWO.primes[0]
+    assert bfv(additions=10**12) > rounded > bfv(additions=10**12) / 2, "plaintexts may all be rounded the same way"
 
 
 def test_secret_key_encryption_is_quieter_and_a_special_prime_helps() -> None:
@@ -266,5 +286,6 @@ def test_secret_key_encryption_is_quieter_and_a_special_prime_helps() -> None:
 
     alone, beside, tiny = (CKKSParameters(moduli=moduli) for moduli in ((54,), (54, 55), (54, 20)))
     assert ckks(alone, "public") > ckks(beside, "public") > ckks(beside, "secret") == ckks(alone, "secret")
-    assert ckks(tiny, "public") >= ckks(beside, "public"), "fresh noise is divided by P, whatever it is"
+    assert ckks(tiny, "public") > ckks(beside, "public"), "fresh noise is divided by P, whatever it is"
+    assert bfv((54, 20), "public") > bfv((54, 55), "public")
     assert bfv((54,), "public") > bfv((54, 55), "public") > bfv((54, 55), "secret") == bfv((54,), "secret")

@@ -68,7 +68,10 @@ def test_every_size_has_two_primes(degree: int) -> None:
         assert all(prime.bit_length() == bits and prime % (2 * degree) == 1 for prime in primes)
 
 
-@pytest.mark.parametrize(("moduli", "plain_bits"), [((40,), 40), ((40,), 41), ((54, 30), 30), ((54,), 12), ((54,), 2)])
+@pytest.mark.parametrize(
+    ("moduli", "plain_bits"),
+    [((40,), 40), ((40,), 41), ((54, 30), 30), ((54,), 12), ((54,), 2), ((54,), 0), ((54,), -9)],
+)
 def test_refuses_impossible_plaintext_moduli(moduli: tuple[int, ...], plain_bits: int) -> None:
     degree = 2048 if sum(moduli) <= 54 else 4096
     with pytest.raises(ConfigurationError):
@@ -93,9 +96,9 @@ def test_the_plaintext_modulus_is_that_of_seal(bits: int) -> None:
 
 
 @pytest.mark.parametrize("parameters", [CKKSParameters(), CKKSParameters(degree=2048, moduli=(54,))], ids=repr)
-@given(bits=st.integers(1, 70), below=st.booleans())
-def test_the_scale_is_the_largest_that_leaves_room(parameters: CKKSParameters, bits: int, below: bool) -> None:
-    largest = 2**bits - below
+@given(bits=st.integers(1, 70), part=st.floats(0, 1))
+def test_the_scale_is_the_largest_that_leaves_room(parameters: CKKSParameters, bits: int, part: float) -> None:
+    largest = round(2 ** (bits - part))
     scale = parameters.scale_for(largest)
     assert math.frexp(scale)[0] == 0.5, "a power of two"
     q = parameters.primes[0]

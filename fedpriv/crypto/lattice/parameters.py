@@ -99,13 +99,13 @@ class BFVParameters:
 
     def __post_init__(self) -> None:
         _check_ring(self.degree, self.moduli)
-        if not self.plain_bits < self.wire_bits or self.plain_bits in self.moduli:
+        if self.plain_bits not in range(2, self.wire_bits) or self.plain_bits in self.moduli:
             raise ConfigurationError(
                 "The plaintext modulus has fewer bits than q and not as many as another modulus.",
                 value=f"{self.plain_bits} bits beside moduli of {self.moduli} bits",
                 remedy="Use fewer plain_bits.",
             )
-        if not self.plain_bits > self.degree.bit_length() or not _ntt_primes(self.degree, self.plain_bits, 1):
+        if not _ntt_primes(self.degree, self.plain_bits, 1):
             raise ConfigurationError(
                 "Batching needs a prime t = 1 mod 2·degree.",
                 value=f"{self.plain_bits} bits at degree {self.degree}",

@@ -49,7 +49,6 @@ class Context:
             )
         self.transformed = not exact
         """Whether ciphertexts are held in the transform's domain, as CKKS's are."""
-        self.level = self.seal.first_parms_id()
         self.encoder = (seal.BatchEncoder if exact else seal.CKKSEncoder)(self.seal)
         self.evaluator = seal.Evaluator(self.seal)
 
@@ -63,11 +62,9 @@ class Context:
             MalformedMessage: not a ciphertext of two polynomials mod q, in this ring and form and at this scale, or one
                 whose second polynomial is zero, which hides nothing.
         """
-        loaded = self.load(api().Ciphertext(), data, "ciphertext")
+        loaded = self.load(api().Ciphertext(), data, "ciphertext")  # SEAL checks the ring, q and every coefficient
         fits = (
             loaded.size() == 2
-            and loaded.poly_modulus_degree() == self.parameters.degree
-            and loaded.parms_id() == self.level
             and loaded.is_ntt_form() == self.transformed
             and loaded.scale == scale
             and not loaded.is_transparent()
