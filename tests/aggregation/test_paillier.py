@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -55,6 +57,28 @@ def test_lanes_are_as_narrow_as_they_can_be(terms: Terms, data: st.DataObject) -
     lanes = Lanes.of(terms, 2047)
     assert 2 * lanes.offset * terms.cohort < 2**lanes.width
     assert 2 * lanes.offset * terms.cohort >= 2 ** (lanes.width - 1)
+
+
+def test_lanes_have_guard_bits_for_noise() -> None:
+    """All clients beyond the input bound by all of the headroom, in every lane: cut without it, they would carry."""
+    noisy = Terms(length=99, input_bound=100, cohort=9, noise_headroom=1000, domain=Bounded(9 * 1100))
+    lanes, tight = Lanes.of(noisy, 2047), Lanes.of(replace(noisy, noise_headroom=0), 2047)
+    assert 2**tight.width < 9 * 2 * 1100 < 2**lanes.width
+    for extreme in (1100, -1100):
+        (packed,) = lanes.pack(np.full(lanes.count, extreme))
+        assert lanes.unpack(9 * packed, 9) == [9 * extreme] * lanes.count
+
+
+def test_every_ciphertext_of_every_vector_is_randomised() -> None:
+    """A vector of zeros, twice: no two ciphertexts are alike, and none is the bare plaintext."""
+    key = SecretKey(2048)
+    lanes = Lanes.of(Terms(length=1, input_bound=10, cohort=3, domain=Bounded(30)), key.public.plaintext_bits)
+    encryptor, zeros = PaillierEncryptor(key.public, lanes), np.zeros(3 * lanes.count, dtype=np.int64)
+    payloads = [*encryptor.encrypt(zeros), *encryptor.encrypt(zeros)]
+    ciphertexts = [payload[at : at + 512] for payload in payloads for at in range(0, len(payload), 512)]
+    assert len(ciphertexts) == len(set(ciphertexts)) == 6
+    n = int.from_bytes(key.public.to_bytes(), "big")
+    assert all(key.public.load(ciphertext) % n != 1 for ciphertext in ciphertexts), "(1 + n)^m without r^n"
 
 
 @given(

@@ -3,11 +3,11 @@
 **Lanes.** A client's coordinate v, |v| ≤ A (room for a client's noise included), becomes the non-negative lane value
 v + A ≤ 2A; anything else is refused before packing. Lanes of w bits stand side by side in one plaintext, lane i times
 2^(wi). Lanes do not wrap, they carry: a sum of 2^w would damage the neighbour. With at most K contributors a lane's sum
-is at most 2AK < 2^w, so no lane ever carries, and the sum of L lanes is below 2^(wL). After decryption the authority
-cuts the lanes apart and subtracts A once for each *included* contributor.
+is at most 2AK < 2^w, so no lane ever carries, and the sum of L lanes is below 2^(wL). After decryption the holder
+of the key cuts the lanes apart and subtracts A once for each *included* contributor.
 
 **Counting.** Above the lanes stands a field of 64 bits to which every client adds 1. The plaintext stays below
-2^(wL + 64) ≤ 2^(bits − 1) ≤ n, so nothing wraps mod n. The authority checks that the field equals the number of
+2^(wL + 64) ≤ 2^(bits − 1) ≤ n, so nothing wraps mod n. Who decrypts checks that the field equals the number of
 contributors that the server names: under a wrong key it does so with probability below 2^-62, and a slip in the
 additions shows.
 """
@@ -38,19 +38,19 @@ MESSAGE_BYTES = 2**16
 
 @dataclass(frozen=True, kw_only=True)
 class Paillier:
-    """Clients encrypt under the authority's Paillier key, the server multiplies ciphertexts, the authority decrypts.
+    """Clients encrypt under Paillier, the server multiplies ciphertexts, whoever holds the secret key decrypts the sum.
 
-    A coordinate takes about 2·(bits + log₂ cohort) bits. Slow: tens of milliseconds for a ciphertext of about a hundred
-    coordinates.
+    A coordinate takes about 2·(bits + log₂ cohort) bits, up and across, under every key model: there is no seed to send
+    in a ciphertext's place. Slow: tens of milliseconds for a ciphertext of about a hundred coordinates.
 
     **Guarantees** The exact integer sum, or an error; lanes are proved not to carry. Every ciphertext is freshly
-    randomised. The server's view is computationally hidden, at 128 bits with a 3072-bit key, 112 bits with 2048.
+    randomised. Ciphertexts are computationally hidden, at 128 bits with a 3072-bit key, 112 bits with 2048.
 
-    **Assumes** Decisional composite residuosity; honest encryptions and additions (IND-CPA, nothing more). See
-    :class:`KeyAuthority` for the parties.
+    **Assumes** Decisional composite residuosity; honest encryptions and additions (IND-CPA plus correctness, nothing
+    more). See the key model for the parties.
 
-    **Does not hide** Vectors from server and authority together. Ciphertexts are malleable: nothing is claimed where
-    someone crafts them and sees decryptions.
+    **Does not hide** Vectors from the parties that together hold ciphertexts and key. Ciphertexts are malleable:
+    nothing is claimed where someone crafts them and sees decryptions.
 
     **Reference** Paillier 1999 (scheme 1); Zhang et al. 2020, BatchCrypt (section 4, lanes).
 
@@ -90,11 +90,11 @@ class Paillier:
         return bounded(sum_bound)
 
     def least_contributors(self, cohort: int) -> int:
-        """The authority's minimum."""
+        """The key model's minimum."""
         return self.keys.least_contributors(cohort)
 
     def deploy(self, terms: Terms) -> HomomorphicDeployment:
-        """Make the authority's key; every client gets the public one.
+        """Make the key: every client gets the public half, or the whole where the key model says so.
 
         Raises:
             PlanError: the terms do not fit their domain.
