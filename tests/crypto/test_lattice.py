@@ -155,6 +155,7 @@ def test_halves_are_refused(key: SecretKey) -> None:
     """A plaintext between the integers: the tolerance is checked, not only the key."""
     if isinstance(key.code, CKKSCode):
         fine = SharedSecretKey.from_bytes(CKKSCode(key.code.parameters, key.code.scale / 2), _bytes(key))
+        assert fine.key_id != key.key_id, "a name belongs to a key and a code"
         odd = np.ones(key.code.slots, dtype=np.int64)
         assert np.array_equal(fine.decrypt(fine.encrypt(odd)), odd)
         half = _rescaled(fine.encrypt(odd), fine.code, key.code.scale)

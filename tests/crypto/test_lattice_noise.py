@@ -148,6 +148,14 @@ def test_bfv_is_exact_at_most_additions_and_fails_far_beyond(encryption: Encrypt
                 key.decrypt(total.to_bytes())
 
 
+@given(bound=st.floats(2.0**-30, 0.5))
+def test_the_predicted_budget_is_what_seal_measures_at_the_bound(bound: float) -> None:
+    """SEAL counts bits(q) − bits(|t·v|) − 1; here with 40 bits of q."""
+    worst = math.ceil(bound * 2**40) - 1
+    assert bfv_noise.budget(bound) == max(0, 40 - worst.bit_length() - 1)
+    assert (bfv_noise.budget(bound) > 0) == (bound <= bfv_noise.ROOM)
+
+
 def test_what_cannot_carry_one_encryption_has_no_additions() -> None:
     parameters = BFVParameters(degree=2048, moduli=(40,), plain_bits=35)
     assert bfv_noise.most_additions(parameters, ciphertexts=1, encryption="public") == 0

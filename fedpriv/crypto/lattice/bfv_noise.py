@@ -98,7 +98,8 @@ def budget(bound: float) -> int:
 
     SEAL's is bits(q) − bits(|t·v|) − 1, and |t·v| < bound·2^bits(q) is an integer.
     """
-    return max(0, math.floor(-math.log2(bound)) - 1)
+    mantissa, exponent = math.frexp(bound)  # exact at powers of two, where a logarithm is not
+    return max(0, (mantissa == 0.5) - exponent - 1)
 
 
 def _public(n: int, special: tuple[int, ...], additions: int, coefficients: int, failure: float) -> float:
