@@ -7,7 +7,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,4 +86,4 @@ class BFVCode:
     def _budget(self, additions: int) -> int:
         """What any sum of so many honest encryptions leaves, in bits."""
         bound = bfv_noise.noise_bound(self.parameters, additions=additions, ciphertexts=1, encryption="public")
-        return bfv_noise.budget(bound) if math.isfinite(bound) else 0
+        return bfv_noise.budget(bound)
