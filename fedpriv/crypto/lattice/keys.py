@@ -4,8 +4,9 @@
 integers, with the failure probability derived in :mod:`~fedpriv.crypto.lattice.ckks_noise` and
 :mod:`~fedpriv.crypto.lattice.bfv_noise`, or :class:`DecryptionFailed`. Randomness: for every key and for every
 ciphertext SEAL makes a new generator, Blake2xb with a 512-bit seed that it reads from ``/dev/urandom`` then
-(``randomgen.cpp``, ``random_bytes``; seen with strace: one opening for each; BCryptGenRandom on Windows). Nothing else seeds it, and no state is
-left for a fork to repeat. The seed in a seeded ciphertext is one more output of that generator.
+(``randomgen.cpp``, ``random_bytes``; seen with strace: one opening for each; BCryptGenRandom on Windows). Nothing else
+seeds it, and no state is left for a fork to repeat. The seed in a seeded ciphertext is one more output of that
+generator.
 
 **Assumes** Ring-LWE with ternary secrets; ciphertexts that were made and added honestly.
 
