@@ -19,7 +19,7 @@ from fedpriv.aggregation.homomorphic.presets import PRESETS
 from fedpriv.aggregation.performance import perform
 from fedpriv.aggregation.protocol import Session, Sum, Terms, perform_ideal
 from fedpriv.encoding import Integers
-from fedpriv.errors import EncodingOverflow, PlanError, ProtocolError
+from fedpriv.errors import EncodingOverflow, PlanError, ProtocolError, UnexpectedMessage
 from fedpriv.network import Network, Wire
 from fedpriv.threat import Party
 
@@ -194,3 +194,41 @@ def test_ideal_gives_the_same_sum_of_whoever_is_left(scheme: str, keys: str, see
     assert np.array_equal(real.total, ideal.total)
     assert real.contributors == ideal.contributors
     assert np.array_equal(real.total, np.delete(vectors, list(gone), axis=0).sum(0))
+
+
+@pytest.mark.parametrize("scheme", SCHEMES[:4])
+def test_a_seed_that_was_used_is_refused(scheme: str) -> None:
+    """Two ciphertexts of one seed give away the difference of their vectors, in one round or in two."""
+    here = World(scheme, KEYS["shared-key"], 0, 1)
+    vectors = np.zeros((2, here.terms.length), dtype=np.int64)
+    encryptor = here.deployment._encryptor
+    (payload,) = encryptor.encrypt(vectors[0])
+
+    class Replaying:
+        def encrypt(self, vector: Integers) -> list[bytes]:
+            return [payload]
+
+    here.deployment._encryptor = Replaying()
+    with pytest.raises(UnexpectedMessage, match="seed"):
+        here.sum(vectors)
+    with pytest.raises(UnexpectedMessage, match="seed"):
+        here.sum(vectors[:1])
+    here.deployment._encryptor = encryptor
+    assert not here.sum(vectors).total.any()
+
+
+@pytest.mark.parametrize("scheme", SCHEMES[:4])
+def test_seeds_are_those_of_seeded_uploads(scheme: str) -> None:
+    for keys in ("shared-key", "trusted-server"):
+        here = world(scheme, keys)
+        adder, encryptor = here.deployment._adder, here.deployment._encryptor
+        zeros = np.zeros(here.terms.length, dtype=np.int64)
+        payloads = [payload for _ in range(3) for payload in encryptor.encrypt(zeros)]
+        seeds = [adder.seed_of(payload) for payload in payloads]
+        if keys == "trusted-server":
+            assert seeds == [None] * 3
+        else:
+            assert len(set(seeds)) == 3
+            assert adder.seed_of(bytes(bytearray(payloads[0]))) == seeds[0]
+        opened = adder.load(payloads[-1]).to_bytes()  # the one kept open for it belongs to these very bytes
+        assert adder.load(payloads[0]).to_bytes() != opened
