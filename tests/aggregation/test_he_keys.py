@@ -16,8 +16,8 @@ from fedpriv.aggregation.homomorphic.deployment import COMMON_SECRET
 from fedpriv.aggregation.homomorphic.keys import KeyAuthority, KeyModel, SharedClientKey, check_keys
 from fedpriv.aggregation.homomorphic.paillier import Paillier
 from fedpriv.aggregation.performance import perform
-from fedpriv.errors import ConfigurationError, PlanError, TooFewSurvivors
-from fedpriv.network import Network, Wire
+from fedpriv.errors import ConfigurationError, PlanError, TooFewSurvivors, UnexpectedMessage
+from fedpriv.network import Message, Network, Wire
 from fedpriv.threat import AUTHORITY, CLIENT, PUBLIC, SERVER, Coalition, View, client
 
 TRUSTED_SERVER, TRUSTED_AUTHORITY = KeyAuthority(), KeyAuthority(additions="trusted-authority")
@@ -25,17 +25,20 @@ SHARED = SharedClientKey()
 MODELS: dict[str, KeyModel] = {"server adds": TRUSTED_SERVER, "authority adds": TRUSTED_AUTHORITY, "shared": SHARED}
 every = pytest.mark.parametrize("keys", MODELS.values(), ids=MODELS)
 
-BENCHES = {
-    f"{scheme.__name__}, {name}": conformance.Bench(aggregator=scheme(keys=keys), bytes_tolerance=0.02)
-    for scheme in (CKKS, BFV)
-    for name, keys in MODELS.items()
-    if scheme is BFV or keys != TRUSTED_SERVER  # test_homomorphic.py has the others
-} | {
-    f"Paillier, {name}": conformance.Bench(
-        aggregator=Paillier(keys=keys, key_bits=2048), cohorts=(3, 5), lengths=(1, 130), flips=4
-    )
-    for name, keys in list(MODELS.items())[1:]
-}
+BENCHES = (
+    {
+        f"{scheme.__name__}, {name}": conformance.Bench(aggregator=scheme(keys=keys), bytes_tolerance=0.02)
+        for scheme in (CKKS, BFV)
+        for name, keys in MODELS.items()
+        if scheme is BFV or keys != TRUSTED_SERVER  # test_homomorphic.py has the others
+    }
+    | {
+        f"Paillier, {name}": conformance.Bench(
+            aggregator=Paillier(keys=keys, key_bits=2048), cohorts=(3, 5), lengths=(1, 130), flips=4
+        )
+        for name, keys in list(MODELS.items())[1:]
+    }
+)
 
 
 @pytest.mark.conformance
@@ -169,10 +172,13 @@ def test_a_fresh_client_role_moves_to_another_process(keys: KeyModel) -> None:
     for used in (moved[client(0)], moved[client(1)]):
         with pytest.raises(TypeError, match="begun"):
             pickle.dumps(used)
-    given = deployment.round(session_of(round=1))[client(0)]
+    given, spoken_to = (deployment.round(session_of(round=round))[client(0)] for round in (1, 2))
     given.submit(np.zeros(3, dtype=np.int64))  # type: ignore[attr-defined]
-    with pytest.raises(TypeError, match="begun"):
-        pickle.dumps(given)
+    with pytest.raises(UnexpectedMessage):
+        spoken_to.receive(Message(SERVER, client(0), "add", b""))
+    for used in (given, spoken_to):
+        with pytest.raises(TypeError, match="begun"):
+            pickle.dumps(used)
 
 
 @every

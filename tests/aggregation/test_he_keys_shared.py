@@ -83,7 +83,8 @@ def test_each_client_refuses_too_few(deployment: HomomorphicDeployment) -> None:
 def test_each_client_decrypts_once_in_a_round(deployment: HomomorphicDeployment) -> None:
     for attempt in range(2):
         session = session_of(attempt=attempt)
-        roles = dict(deployment.round(session))
+        roles: dict[str, Any] = dict(deployment.round(session))
+        roles[SERVER]._record = ServerRecord()  # a server that does not remember
         sent = handed_on(roles, session)
         for party in session.parties:
             role = ask(roles, party, sent)
@@ -94,6 +95,15 @@ def test_each_client_decrypts_once_in_a_round(deployment: HomomorphicDeployment)
                     role.step("decrypt")
             elif attempt == 1:  # it was not there the first time
                 role.step("decrypt")
+
+
+def test_the_server_hands_out_one_aggregate_in_a_round(deployment: HomomorphicDeployment) -> None:
+    """Where clients' roles live in other processes, their own records do not reach the next attempt."""
+    handed_on(dict(deployment.round(session_of())), session_of())
+    again = session_of((0, 1, 2, 3), attempt=1)
+    with pytest.raises(UnexpectedMessage, match="one aggregate"):
+        handed_on(dict(deployment.round(again)), again)
+    assert deployment.decryptions == 1
 
 
 def test_an_attempt_that_ended_before_any_decryption_is_followed_by_another(deployment: HomomorphicDeployment) -> None:
@@ -122,7 +132,7 @@ def test_a_failed_decryption_spends_the_key_for_its_client(deployment: Homomorph
         role.step("decrypt")
     with pytest.raises(ProtocolError):
         role.result()
-    for again in (session_of(attempt=1), session_of(round=1)):
+    for again in (session_of(round=1), session_of(round=2)):
         roles = dict(deployment.round(again))
         role = ask(roles, client(0), handed_on(roles, again))
         with pytest.raises(UnexpectedMessage, match="after a failure"):

@@ -94,6 +94,16 @@ def test_a_failed_decryption_ends_the_run(federation: Any, planned: Make, monkey
     assert made[0].decryptions == 1
 
 
+def test_a_private_mean_that_the_server_does_not_see() -> None:
+    vectors = np.random.default_rng(0).normal(size=(5, 40))
+    plain, shared = (
+        fp.private_mean(vectors, aggregation=aggregation, seed=1)
+        for aggregation in (fp.PlainSum(), fp.CKKS(keys=SHARED))
+    )
+    assert np.array_equal(plain.mean, shared.mean)
+    assert shared.ledger.epsilon(DELTA, observer="server") == 0.0
+
+
 # --- who learns what ------------------------------------------------------------------------------------------------
 
 
@@ -197,6 +207,7 @@ def test_the_server_sends_the_first_model_and_no_other(ideal: bool, federation: 
     assert sent(run, "broadcast", "client", "bytes_received") == [size, 0, 0]
     assert sent(run, "broadcast", "server", "messages") == [8, 0, 0]
     assert "release" not in set(run.costs["stage"])
+    assert run.costs.query("stage == 'broadcast'")["modelled"].tolist() == [ideal] * 6
     told = execute(federation, planned(aggregation=fp.BFV(keys=TOLD), rounds=3), ideal=ideal)
     assert sent(told, "broadcast", "server", "bytes_sent") == [size, size, size]
     payload = 8 * (run.resolved.parameters + 1)

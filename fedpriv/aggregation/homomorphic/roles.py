@@ -32,7 +32,7 @@ from fedpriv.errors import (
     UnexpectedMessage,
 )
 from fedpriv.network import Message
-from fedpriv.threat import AUTHORITY, SERVER, Party, client_index
+from fedpriv.threat import AUTHORITY, CLIENT, SERVER, Party, client_index
 
 ENCRYPT, ADD, FORWARD, DECRYPT = "encrypt", "add", "forward", "decrypt"
 
@@ -298,6 +298,12 @@ class HomomorphicServer(_Turns):
         self._begin(stage)
         contributors = self._fold.contributors
         self._keys.check_contributors(len(contributors))
+        if self._keys.decryptor == CLIENT and self._label.round in self._record.rounds:
+            raise UnexpectedMessage(
+                "Clients are handed one aggregate in a round.",
+                value=f"round {self._label.round}",
+                remedy="Some may have opened the one that they had; go on with the next round.",
+            )
         self._record.hand_out(self._label.round)
         sealed = [seal(self._label, chunk, contributors, total) for chunk, total in enumerate(self._fold.totals())]
         return [Message(SERVER, recipient, ADD, body) for recipient in self._recipients for body in sealed]
@@ -438,7 +444,11 @@ class HomomorphicAuthority(_AggregateHolder):
 
 
 class DecryptingClient(Movable, _AggregateHolder):
-    """Encrypts one vector under the key that all clients share; decrypts the aggregate and holds the exact sum."""
+    """Encrypts one vector under the key that all clients share; decrypts the aggregate and holds the exact sum.
+
+    The record of its decryptions goes with it to another process and is not brought back: across attempts of one round
+    it is then the server's record alone that tells.
+    """
 
     def __init__(
         self, party: Party, session: Session, label: Label, terms: Terms, encryptor: Encryptor, opener: Opener
