@@ -13,7 +13,7 @@ from he_keys import deployed, handed_on, hear, session_of, two_chunks, uploads, 
 from fedpriv.aggregation.homomorphic import envelope, paillier
 from fedpriv.aggregation.homomorphic.deployment import HomomorphicDeployment
 from fedpriv.aggregation.homomorphic.keys import KeyAuthority
-from fedpriv.aggregation.homomorphic.roles import AddingAuthority
+from fedpriv.aggregation.homomorphic.opening import AddingAuthority
 from fedpriv.crypto.signing import SIGNATURE, SigningKey
 from fedpriv.errors import (
     AuthenticationFailed,

@@ -12,11 +12,12 @@ import pytest
 from he_keys import deployed, handed_on, hear, session_of, terms_of, uploads, vectors_of
 
 from fedpriv.aggregation.homomorphic import envelope
+from fedpriv.aggregation.homomorphic.adding import ServerRecord
 from fedpriv.aggregation.homomorphic.bfv import BFV
 from fedpriv.aggregation.homomorphic.ckks import CKKS
+from fedpriv.aggregation.homomorphic.clients import DecryptingClient
 from fedpriv.aggregation.homomorphic.deployment import HomomorphicDeployment
 from fedpriv.aggregation.homomorphic.keys import KeyAuthority, SharedClientKey
-from fedpriv.aggregation.homomorphic.roles import DecryptingClient, ServerRecord
 from fedpriv.aggregation.performance import perform
 from fedpriv.errors import (
     AuthenticationFailed,

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from schemes import Protected, both, run, session_of, terms_of
 
+from fedpriv.aggregation.homomorphic.adding import HomomorphicServer
 from fedpriv.aggregation.homomorphic.keys import Decryptions, KeyAuthority
 from fedpriv.aggregation.homomorphic.paillier import Paillier
-from fedpriv.aggregation.homomorphic.roles import HomomorphicServer
 from fedpriv.errors import (
     CohortTooSmall,
     ConfigurationError,

@@ -11,10 +11,10 @@ import pytest
 from schemes import Protected, both, per_ciphertext, run, session_of, terms_of
 
 from fedpriv.aggregation.homomorphic import paillier
+from fedpriv.aggregation.homomorphic.adding import HomomorphicServer
 from fedpriv.aggregation.homomorphic.deployment import HomomorphicDeployment
 from fedpriv.aggregation.homomorphic.envelope import seal
 from fedpriv.aggregation.homomorphic.keys import KeyAuthority
-from fedpriv.aggregation.homomorphic.roles import HomomorphicServer
 from fedpriv.errors import UnexpectedMessage
 from fedpriv.network import Message
 from fedpriv.threat import AUTHORITY, SERVER, Party, client

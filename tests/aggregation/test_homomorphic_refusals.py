@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from schemes import BOUND, COHORT, Protected, both, run, session_of, terms_of
 
+from fedpriv.aggregation.homomorphic.adding import HomomorphicServer
 from fedpriv.aggregation.homomorphic.deployment import HomomorphicDeployment
-from fedpriv.aggregation.homomorphic.roles import HomomorphicServer
 from fedpriv.aggregation.protocol import Session
 from fedpriv.encoding import Bounded
 from fedpriv.errors import (

@@ -10,7 +10,7 @@ import numpy as np
 from fedpriv.aggregation.homomorphic import envelope
 from fedpriv.aggregation.homomorphic.deployment import HomomorphicDeployment, stages_of
 from fedpriv.aggregation.homomorphic.keys import KeyAuthority, KeyModel, SharedClientKey
-from fedpriv.aggregation.homomorphic.roles import ADD, ENCRYPT, FORWARD
+from fedpriv.aggregation.homomorphic.turns import ADD, ENCRYPT, FORWARD
 from fedpriv.aggregation.performance import perform
 from fedpriv.aggregation.protocol import Session
 from fedpriv.network import Network, StageCost, Wire

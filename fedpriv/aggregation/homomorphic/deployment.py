@@ -6,25 +6,13 @@ import hashlib
 import hmac
 from collections.abc import Mapping
 
+from fedpriv.aggregation.homomorphic.adding import ForwardingServer, HomomorphicServer, ServerRecord
+from fedpriv.aggregation.homomorphic.clients import DecryptingClient, HomomorphicClient
 from fedpriv.aggregation.homomorphic.envelope import Label
 from fedpriv.aggregation.homomorphic.keys import Decryptions, KeyModel
-from fedpriv.aggregation.homomorphic.roles import (
-    ADD,
-    DECRYPT,
-    ENCRYPT,
-    FORWARD,
-    Adder,
-    AddingAuthority,
-    DecryptingClient,
-    Decryptor,
-    Encryptor,
-    ForwardingServer,
-    HomomorphicAuthority,
-    HomomorphicClient,
-    HomomorphicServer,
-    Opener,
-    ServerRecord,
-)
+from fedpriv.aggregation.homomorphic.opening import AddingAuthority, HomomorphicAuthority, Opener
+from fedpriv.aggregation.homomorphic.parts import Adder, Decryptor, Encryptor
+from fedpriv.aggregation.homomorphic.turns import ADD, DECRYPT, ENCRYPT, FORWARD
 from fedpriv.aggregation.protocol import Role, Session, Terms, survivors
 from fedpriv.aggregation.roles import Attempts, checked_participants
 from fedpriv.crypto import signing

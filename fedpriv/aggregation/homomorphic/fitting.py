@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from fedpriv.aggregation.homomorphic.keys import KeyModel
-from fedpriv.aggregation.homomorphic.roles import check_terms, client_bound
+from fedpriv.aggregation.homomorphic.parts import check_terms, client_bound
 from fedpriv.aggregation.protocol import Terms
 from fedpriv.crypto import lattice
 from fedpriv.crypto.lattice import bfv_noise, ckks_noise

@@ -19,8 +19,8 @@ from fedpriv.aggregation.homomorphic.costs import PROBES, Rates, Volume, measure
 from fedpriv.aggregation.homomorphic.deployment import HomomorphicDeployment
 from fedpriv.aggregation.homomorphic.fitting import Demand, chunks, code_for, data_slots
 from fedpriv.aggregation.homomorphic.keys import KeyAuthority, KeyModel, check_keys
+from fedpriv.aggregation.homomorphic.parts import bounded
 from fedpriv.aggregation.homomorphic.presets import LatticePreset, Scheme, for_scheme, smallest
-from fedpriv.aggregation.homomorphic.roles import bounded
 from fedpriv.aggregation.protocol import Terms
 from fedpriv.crypto import lattice
 from fedpriv.encoding import Bounded, Domain, Integers

@@ -23,7 +23,7 @@ import numpy as np
 from fedpriv.aggregation.homomorphic.costs import PROBES, Rates, Volume, measure, probe, rows
 from fedpriv.aggregation.homomorphic.deployment import HomomorphicDeployment
 from fedpriv.aggregation.homomorphic.keys import KeyAuthority, KeyModel, check_keys
-from fedpriv.aggregation.homomorphic.roles import bounded, check_terms, client_bound
+from fedpriv.aggregation.homomorphic.parts import bounded, check_terms, client_bound
 from fedpriv.aggregation.protocol import Terms
 from fedpriv.crypto import paillier
 from fedpriv.encoding import Bounded, Domain, Integers

@@ -18,7 +18,7 @@ from typing import ClassVar, Literal, Protocol, TypeAlias, TypeVar
 from fedpriv.aggregation.homomorphic.fitting import Demand, chunks, code_for
 from fedpriv.aggregation.homomorphic.keys import KeyAuthority, KeyModel, SharedClientKey
 from fedpriv.aggregation.homomorphic.paillier import Lanes
-from fedpriv.aggregation.homomorphic.roles import bounded
+from fedpriv.aggregation.homomorphic.parts import bounded
 from fedpriv.aggregation.homomorphic.sizes import ciphertext_bytes
 from fedpriv.crypto import lattice, paillier
 from fedpriv.errors import ConfigurationError, PlanError
