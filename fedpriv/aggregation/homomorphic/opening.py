@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-
 from fedpriv.aggregation.homomorphic import envelope
 from fedpriv.aggregation.homomorphic.adding import Fold
 from fedpriv.aggregation.homomorphic.envelope import Label, unseal
@@ -43,7 +41,7 @@ class Opener:
         with self._decryptions.once(self._round):
             total = self._decrypt(payloads, len(contributors))
             bound = min(self._terms.domain.largest, len(contributors) * client_bound(self._terms))
-            if np.abs(total).max(initial=0) > bound:
+            if total.max(initial=0) > bound or total.min(initial=0) < -bound:
                 raise DecryptionFailed(
                     "A decrypted sum lies within the bound of its contributors.",
                     remedy="The key or the additions are wrong; discard the aggregate and the attempt.",
@@ -53,9 +51,10 @@ class Opener:
     def _decrypt(self, payloads: Sequence[bytes], contributors: int) -> Integers:
         try:
             return self._decryptor.decrypt(payloads, contributors)
-        except MalformedMessage as error:  # an aggregate that came whole, as its sender sealed it
+        except (MalformedMessage, OverflowError) as error:  # of an aggregate that came whole, as its sender sealed it
             raise DecryptionFailed(
-                "An aggregate is a ciphertext under this key.", remedy="Discard the aggregate and the attempt."
+                "An aggregate is a ciphertext under this key, of sums that fit into 64 bits.",
+                remedy="The key or the additions are wrong; discard the aggregate and the attempt.",
             ) from error
 
 
