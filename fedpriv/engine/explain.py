@@ -79,7 +79,7 @@ def learns(threat: ThreatModel) -> dict[str, str]:
     """Party → its views as text; ``(computational)`` where something is hidden from it by computation only."""
     order = [SERVER, CLIENT, AUTHORITY, *sorted(set(threat.learns) - {SERVER, CLIENT, AUTHORITY, PUBLIC}), PUBLIC]
     return {
-        party: ", ".join(sorted(view.value.replace("_", " ") for view in threat.learns[party]))
+        party: (", ".join(sorted(view.value.replace("_", " ") for view in threat.learns[party])) or "nothing")
         + (" (computational)" if party in threat.computational else "")
         for party in order
         if party in threat.learns
