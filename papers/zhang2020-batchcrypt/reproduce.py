@@ -54,9 +54,9 @@ def batchcrypt_lanes(key_bits: int, bits: int) -> int:
 
 
 def fedpriv_lanes(key_bits: int, bits: int, cohort: int) -> int:
-    """A lane holds the offset sum, at most 2·A·K; 64 bits count contributors; a plaintext is below 2^(key − 1)."""
+    """A lane is a digit up to the offset sum, 2·A·K; 64 bits count contributors; a plaintext is below 2^(key − 1)."""
     largest = 2 * (2 ** (bits - 1) - 1) * cohort
-    return (key_bits - 1 - COUNTER_BITS) // math.ceil(math.log2(largest + 1))
+    return math.floor((key_bits - 1 - COUNTER_BITS) / math.log2(largest + 1))
 
 
 def lanes_of(key_bits: int, bits: int, cohort: int) -> Lanes:

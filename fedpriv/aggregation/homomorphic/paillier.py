@@ -1,13 +1,14 @@
 """Homomorphic aggregation under Paillier: exact integers, many lanes in one plaintext.
 
 **Lanes.** A client's coordinate v, |v| ≤ A (room for a client's noise included), becomes the non-negative lane value
-v + A ≤ 2A; anything else is refused before packing. Lanes of w bits stand side by side in one plaintext, lane i times
-2^(wi). Lanes do not wrap, they carry: a sum of 2^w would damage the neighbour. With at most K contributors a lane's sum
-is at most 2AK < 2^w, so no lane ever carries, and the sum of L lanes is below 2^(wL). After decryption the holder
-of the key cuts the lanes apart and subtracts A once for each *included* contributor.
+v + A ≤ 2A; anything else is refused before packing. Lanes are the digits of one plaintext, lane i times Bⁱ. They do not
+wrap, they carry: a sum of B would damage the neighbour. With at most K contributors a lane's sum is at most 2AK, so that
+with B = 2AK + 1 no lane ever carries, and the sum of L lanes is below Bᴸ. After decryption the holder of the key takes
+the digits apart and subtracts A once for each *included* contributor. A is the terms' bound with all of its headroom for
+noise, so that noise needs no bits of its own.
 
 **Counting.** Above the lanes stands a field of 64 bits to which every client adds 1. The plaintext stays below
-2^(wL + 64) ≤ 2^(bits − 1) ≤ n, so nothing wraps mod n. Who decrypts checks that the field equals the number of
+Bᴸ · 2^64 ≤ 2^(bits − 1) ≤ n, so nothing wraps mod n. Who decrypts checks that the field equals the number of
 contributors that the server names: under a wrong key it does so with probability below 2^-62, and a slip in the
 additions shows.
 """
@@ -133,8 +134,8 @@ class Lanes:
 
     offset: int
     """A: added to each coordinate, so that none is negative."""
-    width: int
-    """w: bits of a lane."""
+    base: int
+    """B: one more than the largest sum of a lane."""
     count: int
     """L: lanes in a plaintext."""
 
@@ -146,8 +147,11 @@ class Lanes:
     @classmethod
     def for_sums(cls, *, offset: int, cohort: int, plaintext_bits: int) -> Lanes:
         """The narrowest lanes for so many coordinates within ±offset, room for noise included."""
-        width = max(1, (2 * offset * cohort).bit_length())
-        return cls(offset=offset, width=width, count=(plaintext_bits - COUNTER_BITS) // width)
+        base, room = 2 * offset * cohort + 1, 1 << plaintext_bits - COUNTER_BITS
+        count, power = 0, base
+        while power <= room:
+            count, power = count + 1, power * base
+        return cls(offset=offset, base=base, count=count)
 
     def pack(self, vector: Integers) -> Iterator[int]:
         """``[length] int64`` → plaintexts, the last padded with zeros, the counter of each at 1."""
@@ -155,7 +159,7 @@ class Lanes:
         for block in padded.reshape(-1, self.count).tolist():
             packed = 1
             for value in reversed(block):
-                packed = packed << self.width | value + self.offset
+                packed = packed * self.base + value + self.offset
             yield packed
 
     def unpack(self, plaintext: int, contributors: int) -> list[int]:
@@ -164,14 +168,18 @@ class Lanes:
         Raises:
             DecryptionFailed: the counter is not the number of contributors.
         """
-        if plaintext >> self.width * self.count != contributors:
+        counter, lanes = divmod(plaintext, self.base**self.count)
+        if counter != contributors:
             raise DecryptionFailed(
                 "The counter of a plaintext equals the number of contributors.",
                 value=f"{contributors} named",
                 remedy="A ciphertext was added twice, not at all, or under another key; discard the attempt.",
             )
-        mask, excess = (1 << self.width) - 1, contributors * self.offset
-        return [(plaintext >> self.width * lane & mask) - excess for lane in range(self.count)]
+        sums = []
+        for _ in range(self.count):
+            lanes, digit = divmod(lanes, self.base)
+            sums.append(digit - contributors * self.offset)
+        return sums
 
 
 class PaillierEncryptor:
