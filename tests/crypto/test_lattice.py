@@ -23,6 +23,7 @@ from fedpriv.crypto.lattice import (
     PublicKey,
     SecretKey,
     SharedSecretKey,
+    ckks_noise,
     raw,
     seal,
 )
@@ -187,6 +188,30 @@ def test_more_noise_than_honest_additions_have_is_refused(additions: int) -> Non
         with pytest.raises(DecryptionFailed):
             key.decrypt(total, additions=additions)
         assert not key.decrypt(_sum(code, [zeros] * additions), additions=additions**2).any(), name
+
+
+def test_what_is_refused_is_what_the_proof_for_the_whole_sum_rules_out() -> None:
+    """A sum of many ciphertexts has more chances to be noisy: each is held to the bound for all of them."""
+    code = CKKSCode(_ONE, 2.0**22)
+    one, all_ = (
+        ckks_noise.slot_error(
+            code.parameters,
+            additions=1,
+            slots=count * code.slots,
+            largest=code.largest,
+            scale=code.scale,
+            encryption="public",
+        ).total
+        for count in (1, 2**20)
+    )
+    assert one < all_ < 0.25
+    key, ring = SecretKey(code), seal.context(code.parameters)
+    plain = ring.plaintext()
+    ring.encoder.encode([complex((one + all_) / 2)] * (code.slots // 2), code.scale, plain)  # between the bounds
+    data = seal.dump(key._encryptor.encrypt_symmetric(plain))
+    with pytest.raises(DecryptionFailed):
+        key.decrypt(data, additions=1)
+    assert not key.decrypt(data, additions=1, ciphertexts=2**20).any()
 
 
 def test_wrong_number_of_values_is_refused(by: PublicKey | SecretKey) -> None:

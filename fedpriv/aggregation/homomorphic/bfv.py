@@ -26,8 +26,8 @@ class BFV(LatticeAggregator):
     **Guarantees** The exact integer sum, or an error: decryption of an honest sum of the planned cohort fails with
     probability below 2^-128, or the plan is refused. Ciphertexts are computationally hidden at 128 bits.
 
-    **Assumes** Ring-LWE at the preset's degree and moduli; honest encryptions and additions (IND-CPA plus correctness,
-    nothing more). See the key model for the parties.
+    **Assumes** Ring-LWE at the preset's degree and moduli (with a special prime, the probability rests on it as well);
+    honest encryptions and additions (IND-CPA plus correctness, nothing more). See the key model for the parties.
 
     **Does not hide** Vectors from the parties that together hold ciphertexts and key; more than the sum from a holder
     of the key who looks at the noise of an aggregate (no circuit privacy). Nothing is claimed where someone crafts

@@ -27,8 +27,8 @@ class CKKS(LatticeAggregator):
     probability below 2^-60 (2^-40 over a million rounds), or the plan is refused. Ciphertexts are computationally
     hidden at 128 bits. Only rounded integers leave the key.
 
-    **Assumes** Ring-LWE at the preset's degree and moduli; honest encryptions and additions (IND-CPA plus correctness,
-    nothing more). See the key model for the parties.
+    **Assumes** Ring-LWE at the preset's degree and moduli (the probability rests on it as well); honest encryptions and
+    additions (IND-CPA plus correctness, nothing more). See the key model for the parties.
 
     **Does not hide** Vectors from the parties that together hold ciphertexts and key. More than the sum from a holder
     of the key who looks at decryptions before they are rounded: their noise holds how each client's vector was rounded

@@ -74,7 +74,8 @@ class LatticeAggregator:
         """Make the key: every client gets the public half, or the whole where the key model says so.
 
         Raises:
-            PlanError: the terms do not fit, see :meth:`domain`.
+            PlanError: the terms do not fit, see :meth:`domain`; it knows no headroom for clients' noise, which can take
+                more room than it was asked for.
         """
         code = self._code(terms)
         if self.keys.clients_hold_secret:
@@ -174,7 +175,7 @@ class LatticeDecryptor:
     def decrypt(self, payloads: Sequence[bytes], contributors: int) -> Integers:
         pieces = []
         for payload in payloads:
-            slots = self._key.decrypt(payload, additions=contributors)
+            slots = self._key.decrypt(payload, additions=contributors, ciphertexts=len(payloads))
             if slots[-1] != contributors:
                 raise DecryptionFailed(
                     "The counting slot equals the number of contributors.",

@@ -60,7 +60,9 @@ class BFVCode:
         ring.encoder.encode(values.tolist(), plain)
         return plain
 
-    def decode(self, decryptor: Any, ciphertext: Any, additions: int | None) -> npt.NDArray[np.int64]:
+    def decode(
+        self, decryptor: Any, ciphertext: Any, additions: int | None, ciphertexts: int = 1
+    ) -> npt.NDArray[np.int64]:
         """``[slots] int64``: the slots mod t, the representatives around zero.
 
         The measured noise budget is what shows a failure; the integers themselves look sound whatever they are. A
@@ -69,11 +71,12 @@ class BFVCode:
         what they decrypt, and check redundancy in it.
 
         Raises:
-            DecryptionFailed: no noise budget is left, or less than ``additions`` public-key encryptions are proved to
-                leave.
+            DecryptionFailed: no noise budget is left, or less than sums of ``additions`` public-key encryptions in so
+                many ``ciphertexts`` are proved to leave. Of an honest sum this refuses any with probability below
+                2^-128.
         """
         ring = seal.context(self.parameters)
-        least = 1 if additions is None else max(1, self._budget(additions))
+        least = 1 if additions is None else max(1, self._budget(additions, ciphertexts))
         if decryptor.invariant_noise_budget(ciphertext) < least:
             raise DecryptionFailed(
                 f"A sum has at least {least} bits of noise budget left.",
@@ -83,7 +86,9 @@ class BFVCode:
         decryptor.decrypt(ciphertext, plain)
         return np.array(ring.encoder.decode_int64(plain), dtype=np.int64)
 
-    def _budget(self, additions: int) -> int:
-        """What any sum of so many honest encryptions leaves, in bits."""
-        bound = bfv_noise.noise_bound(self.parameters, additions=additions, ciphertexts=1, encryption="public")
+    def _budget(self, additions: int, ciphertexts: int) -> int:
+        """What any sum of so many honest encryptions leaves, in bits, in all of its ciphertexts."""
+        bound = bfv_noise.noise_bound(
+            self.parameters, additions=additions, ciphertexts=ciphertexts, encryption="public"
+        )
         return bfv_noise.budget(bound)

@@ -24,7 +24,8 @@ a: the squares of the weights sum to ‖a‖².
 5. *r₁·s*: K·‖s‖²/12. 6. *r₀*: K/12.
 
 Union bounds run over the n coefficients of each of the sum's ciphertexts. 5 and 6 take residues mod P as uniform, with
-the argument given for CKKS: the failure probability is the stated one plus K times the advantage against RLWE.
+the argument given for CKKS: with a special prime, the failure probability is the stated one plus the advantage against
+RLWE, once for each encryption in the sum.
 
 **Reference** Fan and Vercauteren 2012; Kim, Polyakov, Zucca 2021 (q·m/t rounded); Bajard et al. 2016 (residue
 arithmetic); Costache, Laine, Player 2020 (invariant noise; heuristic there, sub-Gaussian here).

@@ -81,17 +81,20 @@ class CKKSCode:
         decryptor.decrypt(ciphertext, plain)
         return np.array(ring.encoder.decode_complex(plain), dtype=np.complex128)
 
-    def decode(self, decryptor: Any, ciphertext: Any, additions: int | None) -> npt.NDArray[np.int64]:
+    def decode(
+        self, decryptor: Any, ciphertext: Any, additions: int | None, ciphertexts: int = 1
+    ) -> npt.NDArray[np.int64]:
         """``[slots] int64``: the integers nearest to the decrypted slots.
 
         Raises:
             DecryptionFailed: a slot lies farther from every integer than :data:`TOLERANCE`, or than the proved bound
-                for ``additions`` public-key encryptions where that is smaller. The value is not shown.
+                for sums of ``additions`` public-key encryptions in so many ``ciphertexts`` where that is smaller. Of an
+                honest sum this refuses any with probability below 2^-60. The value is not shown.
         """
         slots = self.floats(decryptor, ciphertext)
         values = np.concatenate([slots.real, slots.imag])
         nearest = np.rint(values)
-        tolerance = TOLERANCE if additions is None else min(TOLERANCE, self._bound(additions))
+        tolerance = TOLERANCE if additions is None else min(TOLERANCE, self._bound(additions, ciphertexts))
         if not (np.abs(values).max() < 2.0**53 and np.abs(values - nearest).max() < tolerance):  # NaN fails as well
             raise DecryptionFailed(
                 f"Every decrypted slot lies within {tolerance:.2g} of an integer.",
@@ -100,12 +103,12 @@ class CKKSCode:
         integers: npt.NDArray[np.int64] = nearest.astype(np.int64)
         return integers
 
-    def _bound(self, additions: int) -> float:
-        """The error of any sum of so many honest encryptions."""
+    def _bound(self, additions: int, ciphertexts: int) -> float:
+        """The error of any sum of so many honest encryptions, over all of its ciphertexts."""
         return ckks_noise.slot_error(
             self.parameters,
             additions=additions,
-            slots=self.slots,
+            slots=ciphertexts * self.slots,
             largest=additions * self.largest,
             scale=self.scale,
             encryption="public",  # the noisier

@@ -36,8 +36,8 @@ n|a(ζ)|²/2 exactly, because Σⱼ ζ²ʲ = 0.
 **What is assumed.** Points 1 and 2 assume nothing. In 3 and 4 the residues cᵢ mod P are taken as uniform. There
 c₁ = p₁·u + e₂ with p₁ uniform and independent of s is an RLWE sample under u, and given (c₁, s) everything in 3 can be
 computed; for 4 the whole ciphertext is pseudorandom. Exceeding the bound noticeably more often than stated would thus
-distinguish RLWE: the failure probability is the stated one plus K times the advantage against the assumption on which
-secrecy rests anyway.
+distinguish RLWE: the failure probability is the stated one plus the advantage against the assumption on which secrecy
+rests anyway, once for each encryption in the sum (K for each of its ciphertexts).
 
 **Reference** Cheon, Kim, Kim, Song 2017 (section 3); Kim, Papadimitriou, Polyakov 2022 (RNS-CKKS errors);
 Higham 2002 (section 24.1).

@@ -199,12 +199,13 @@ class SecretKey:
         """
         return seal.dump(self._encryptor.encrypt_symmetric(self.code.encode(values)))
 
-    def decrypt(self, data: bytes, *, additions: int | None = None) -> npt.NDArray[np.int64]:
+    def decrypt(self, data: bytes, *, additions: int | None = None, ciphertexts: int = 1) -> npt.NDArray[np.int64]:
         """``[slots] int64``, the exact sum.
 
         Args:
             data: a ciphertext's bytes.
             additions: how many encryptions were added, if known: more noise than those can have is refused too.
+            ciphertexts: how many make up the whole sum; honest ones are refused with the stated probability in all.
 
         Raises:
             DecryptionFailed: a wrong key, an overflow, or a ciphertext that is no sum of so many encryptions, as far as
@@ -212,7 +213,7 @@ class SecretKey:
             MalformedMessage: not a ciphertext of this code.
         """
         sealed = seal.context(self.code.parameters).ciphertext(data, self.code.scale)
-        return self.code.decode(self._decryptor, sealed, additions)
+        return self.code.decode(self._decryptor, sealed, additions, ciphertexts)
 
 
 class SharedSecretKey(SecretKey):
@@ -254,7 +255,7 @@ class SharedSecretKey(SecretKey):
 
     @cached_property
     def key_id(self) -> bytes:
-        """The key's name, 16 bytes: a hash of the secret, whose more than 3000 bits of entropy hide it."""
+        """The key's name, 16 bytes: a hash of the secret, as a random oracle; its 3000 bits of entropy hide it."""
         return _name("secret", self.code, self._data)
 
 
