@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -9,6 +11,7 @@ from hypothesis import strategies as st
 
 from fedpriv.aggregation import conformance
 from fedpriv.aggregation.homomorphic.bfv import BFV
+from fedpriv.aggregation.homomorphic.ckks import CKKS
 from fedpriv.aggregation.homomorphic.fitting import Demand, chunks, data_slots
 from fedpriv.aggregation.homomorphic.keys import KeyAuthority, KeyModel, SharedClientKey
 from fedpriv.aggregation.homomorphic.lattice import LatticeDecryptor
@@ -19,6 +22,7 @@ from fedpriv.crypto.lattice import BFVCode, BFVParameters, SecretKey, bfv_noise
 from fedpriv.encoding import Bounded
 from fedpriv.errors import ConfigurationError, DecryptionFailed, PlanError
 from fedpriv.network import Network, Wire
+from fedpriv.threat import AUTHORITY
 
 EXACT, WIDE = (PRESETS[name].parameters for name in ("bfv-exact", "bfv-wide"))
 MODELS: list[KeyModel] = [KeyAuthority(), SharedClientKey()]
@@ -54,6 +58,33 @@ def test_the_refusal_names_the_bits_that_fit() -> None:
 def test_the_counting_slot_must_fit() -> None:
     """Sums of at most 1 in a cohort beyond the plaintext modulus: the counter is the largest value there is."""
     assert not _fits(BFV(preset=EXACT), sum_bound=1, length=1, cohort=EXACT.largest + 1)
+
+
+def test_inputs_that_are_accepted_cannot_wrap_back_into_the_domain() -> None:
+    """With headroom for noise, accepted inputs can sum to more than t/2: what wraps must lie outside the domain."""
+    headroom = 4_000_000  # three times that is t and 3.6 million: within the domain
+    aggregator = BFV(preset="bfv-exact")
+    domain = aggregator.domain(sum_bound=3 + headroom, length=1, cohort=3)
+    terms = Terms(length=1, input_bound=1, cohort=3, noise_headroom=headroom, domain=domain)
+    with pytest.raises(PlanError, match="wrap"):
+        aggregator.deploy(terms)
+
+
+@pytest.mark.parametrize("aggregator", [BFV(preset="bfv-exact"), CKKS(preset="ckks-lean")], ids=["BFV", "CKKS"])
+def test_sums_that_wrap_are_refused(aggregator: BFV | CKKS) -> None:
+    """At the largest headroom that is accepted, with the largest inputs."""
+    headroom, deployment = 1 << 22, None
+    while deployment is None:
+        headroom -= headroom // 32
+        with contextlib.suppress(PlanError):
+            domain = aggregator.domain(sum_bound=3 + headroom, length=1, cohort=3)
+            deployment = aggregator.deploy(
+                Terms(length=1, input_bound=1, cohort=3, noise_headroom=headroom, domain=domain)
+            )
+    session = Session(round=0, attempt=0, participants=(0, 1, 2), context=b"")
+    vector = np.array([1 + headroom])
+    with pytest.raises(DecryptionFailed):
+        perform(deployment, session, Wire(Network()), lambda here: [(party, vector) for party in here], AUTHORITY)
 
 
 @pytest.mark.parametrize("keys", MODELS, ids=lambda keys: type(keys).__name__)

@@ -84,8 +84,12 @@ def _ckks_code(parameters: lattice.CKKSParameters, demand: Demand) -> lattice.CK
 
 
 def _scale(parameters: lattice.CKKSParameters, demand: Demand) -> float:
-    """SEAL encodes up to half of what a sum may reach."""
-    return parameters.scale_for(max(demand.largest, 2 * demand.client))
+    """SEAL encodes up to half of what a sum may reach.
+
+    And nothing that wraps comes back as a sum within ±largest: a coefficient that passes q/2 has at most √2·spread·Δ,
+    and lies, less q, beyond √2·largest·Δ on the other side, because √2·(largest + spread)·Δ + 2Δ ≤ q.
+    """
+    return parameters.scale_for(max(-(-(demand.largest + demand.spread) // 2), 2 * demand.client))
 
 
 def _ckks_error(parameters: lattice.CKKSParameters, demand: Demand) -> float:
@@ -107,13 +111,20 @@ def _resized(demand: Demand, largest: int) -> Demand:
 
 
 def _bfv_code(parameters: lattice.BFVParameters, demand: Demand) -> lattice.BFVCode:
-    """Sums fit below half the plaintext modulus, and their noise is proved to leave them whole."""
+    """Sums fit below half the plaintext modulus, one that wraps shows, and noise is proved to leave them whole."""
     if max(demand.largest, demand.client) > parameters.largest:
         raise PlanError(
             f"BFV sums lie within half the plaintext modulus: ±{parameters.largest}.",
             value=f"sums of {demand.cohort} vectors within ±{demand.largest}",
             remedy=f"Sums may have {(parameters.largest + 1).bit_length() - 1} bits and a sign; use fewer bits, "
             "smaller weights, a smaller cohort or a larger preset.",
+        )
+    if demand.spread + demand.largest >= parameters.plain_modulus:
+        raise PlanError(
+            "A BFV sum that wraps lies outside of what sums may reach, so that it shows.",
+            value=f"vectors that add up to ±{demand.spread}, sums within ±{demand.largest}, a plaintext modulus of "
+            f"{parameters.plain_modulus}",
+            remedy="Leave less headroom for noise, or use a smaller cohort or a larger preset.",
         )
     ciphertexts = chunks(parameters, demand.length)
     most = bfv_noise.most_additions(parameters, ciphertexts=ciphertexts, encryption=demand.encryption)
