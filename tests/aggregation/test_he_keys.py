@@ -79,6 +79,7 @@ def test_a_shared_key_opens_everything_to_the_server_and_one_client(told: bool) 
     assert model.sees("server") == {View.COHORT, View.SURVIVORS, View.CIPHERTEXTS}
     assert SERVER in model.computational
     assert View.EXACT_SUM in model.sees("participant")
+    assert View.COHORT in model.sees("participant"), "each checks that only participants are in an aggregate"
     assert View.UPDATES not in model.sees("participant")
     assert View.UPDATES in model.sees(Coalition(server=True, clients=0.001))
     assert model.corrupt == 0.0

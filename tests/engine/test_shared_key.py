@@ -180,7 +180,7 @@ def test_what_is_said_before_the_run(federation: Any, planned: Make) -> None:
     assert "each client holds the sum" in text
     assert "after the first model of" in text
     assert "server ciphertexts, cohort, survivors (computational)" in text
-    assert "client exact sum, final model, round models, survivors" in text
+    assert "client cohort, exact sum, final model, round models, survivors" in text
     assert "public nothing" in text
     assert "who publishes one shows it to the server as well" in text
     told = " ".join(planned(aggregation=fp.BFV(keys=TOLD), mechanism=NOISE).resolve(federation).explain().split())

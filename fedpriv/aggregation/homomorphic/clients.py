@@ -66,7 +66,8 @@ class DecryptingClient(Movable, AggregateHolder):
     """Encrypts one vector under the key that all clients share; decrypts the aggregate and holds the exact sum.
 
     The record of its decryptions goes with it to another process and is not brought back: across attempts of one round
-    it is then the server's record alone that tells.
+    it is then the server's record alone that tells, and after a decryption that failed it is the caller who ends the
+    run, as the engine does.
     """
 
     def __init__(

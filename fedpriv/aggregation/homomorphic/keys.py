@@ -117,7 +117,7 @@ class KeyAuthority(_WithMinimum):
       client's ciphertext: the server is trusted to add honestly.
     - ``"trusted-authority"``: every client signs its upload (Ed25519, identities registered at deployment), the server
       forwards the uploads, the authority verifies and adds them itself: it is trusted with each of them. The server
-      can drop uploads, and nothing else. It holds a cohort's uploads until it forwards them; the authority holds one
+      can drop uploads, and change none. It holds a cohort's uploads until it forwards them; the authority holds one
       encrypted sum and the upload that is arriving.
 
     **Guarantees** The server learns nothing about clients' vectors beyond what is released (computationally):
@@ -132,8 +132,9 @@ class KeyAuthority(_WithMinimum):
     verification keys, and need not trust the channel from the server.
 
     **Does not hide** Any update from server and authority together. The sum from the authority; under
-    ``"trusted-authority"`` each update, if it looks. Who contributed, from both. The server chooses whose uploads it
-    passes on, and which model the clients are sent.
+    ``"trusted-authority"`` each update, if it looks. Who contributed, from both. The server chooses who is invited,
+    whose uploads it passes on, and which model the clients are sent: a lying one can have two sums released that differ
+    in one client's update. Only noise, for which every release is charged, protects against that.
 
     **Reference** Phong et al. 2018 (additively homomorphic aggregation, there with one key shared by all clients);
     Zhang et al. 2020, BatchCrypt (section 3); RFC 8032 (signatures).
@@ -229,8 +230,9 @@ class SharedClientKey(_WithMinimum):
     by a channel that the server cannot read.
 
     **Does not hide** Anything from server and one client together: every update, from the start of the run to its end.
-    The exact sums and the models from every client, whatever noise was planned: clients know its seed. A model that
-    clients publish tells the server too.
+    The exact sums and the models, and who was invited and took part, from every client, whatever noise was planned:
+    clients know its seed. From the server: the first model, which it sends, and how far each client's model is behind.
+    A model that clients publish tells the server too.
 
     **Reference** Phong et al. 2018 (section 4); Roth et al. 2022, NVFlare (homomorphic encryption: the same trust).
 
@@ -285,7 +287,7 @@ class SharedClientKey(_WithMinimum):
             reference=reference,
             learns={
                 SERVER: frozenset({View.COHORT, View.SURVIVORS, View.CIPHERTEXTS}),
-                CLIENT: frozenset({View.SURVIVORS, View.EXACT_SUM}),
+                CLIENT: frozenset({View.COHORT, View.SURVIVORS, View.EXACT_SUM}),
             },
             releaser=CLIENT,
             informed=frozenset({SERVER, CLIENT, PUBLIC} if self.tell_server else {CLIENT}),
