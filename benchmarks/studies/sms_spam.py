@@ -24,3 +24,4 @@ plans = {
     "Paillier, key authority": replace(plan, aggregation=fp.Paillier()),
 }
 seeds = range(1)
+evaluate_every = 1
