@@ -22,7 +22,7 @@ of several releases that are surely right are enough equations for Gaussian elim
 
 fedpriv's release is safe for another reason. It is the exact integer sum, a function of the clients' integers and of
 nothing else: who sees it learns no more about key and noise than the sum itself tells, except by a failing decryption,
-which is bounded and ends the round.
+whose probability is bounded and which spends the key. That argument takes honest encryptions and additions.
 """
 
 from __future__ import annotations
@@ -88,8 +88,8 @@ class KeyRecovery:
 def can_try(views: frozenset[View]) -> bool:
     """Whether an observer with these views has what the attack starts from.
 
-    fedpriv's servers do. The attack fails on what they see, because it is rounded to integers; a raw decryption
-    is in no view of fedpriv's protocols.
+    fedpriv's servers do, unless clients share the key and tell them nothing. The attack fails on what they see, because
+    it is rounded to integers; a raw decryption is in no view of fedpriv's protocols.
     """
     return View.CIPHERTEXTS in views and bool(views & VALUES)
 
