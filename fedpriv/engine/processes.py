@@ -22,7 +22,7 @@ from fedpriv.aggregation.hosting import Acted, Block, Collect, blocks
 from fedpriv.aggregation.protocol import Inputs, Role, Sum
 from fedpriv.engine.executors import Local
 from fedpriv.engine.workers import DONE, Home, Worker, answers
-from fedpriv.errors import ConfigurationError
+from fedpriv.errors import ConfigurationError, DecryptionFailed
 from fedpriv.network import Message
 from fedpriv.threat import Party
 
@@ -143,13 +143,23 @@ class ProcessCrew:
             worker.end()
 
     def _quiet(self, busy: Iterable[Worker], *, cancel: bool = True) -> None:
-        """Wait until these have come to the end of what they were told; by default what is left of it is not wanted."""
-        left = set(busy)
+        """Wait until these have come to the end of what they were told; by default what is left of it is not wanted.
+
+        Raises:
+            DecryptionFailed: one of them says so: it ends the run, whatever else went wrong.
+        """
+        left, failed = set(busy), list[DecryptionFailed]()
         if left and cancel:
             self._cancel.set()
         while left:
-            left -= {worker for worker, answer in answers(left, failing=False) if answer is DONE}
+            for worker, answer in answers(left, failing=False):
+                if answer is DONE:
+                    left.discard(worker)
+                elif isinstance(answer, DecryptionFailed):
+                    failed.append(answer)
         self._cancel.clear()
+        if failed:
+            raise failed[0]
 
 
 class Sent(Generic[Value]):

@@ -52,6 +52,7 @@ class Worker:
 
     def __init__(self, context: Any, cores: int, cancel: Any) -> None:
         self.connection, theirs = context.Pipe()
+        self._kept: list[Any] = []
         self._process = context.Process(target=_work, args=(theirs, cores, cancel), daemon=True)
         with _nameless_main():
             self._process.start()
@@ -70,10 +71,16 @@ class Worker:
 
     def answer(self) -> Any:
         """The next answer; waits for it."""
+        if self._kept:
+            return self._kept.pop()
         try:
             return pickle.loads(self.connection.recv_bytes())  # noqa: S301 -- over a pipe that nobody else has
         except (EOFError, ConnectionResetError) as error:
             raise self._lost() from error
+
+    def keep(self, answer: Any) -> None:
+        """The next answer is this one again."""
+        self._kept.append(answer)
 
     def end(self) -> None:
         """Let the process finish what it does, and end; after five seconds by force."""
@@ -108,7 +115,7 @@ def answers(workers: Collection[Worker], *, failing: bool = True) -> list[tuple[
 
     Args:
         workers: those that have a command.
-        failing: raise the errors of the workers; else a failed or lost one is done, and says nothing.
+        failing: raise the errors of the workers; else an error is an answer, and a lost worker is done.
     """
     by_line = {worker.connection: worker for worker in workers}
     found: list[tuple[Worker, Any]] = []
@@ -117,13 +124,18 @@ def answers(workers: Collection[Worker], *, failing: bool = True) -> list[tuple[
         try:
             answer = worker.answer()
         except WorkerLost:
+            if failing and found:
+                continue  # the end of its line stays, and is met again
             if failing:
                 raise
             answer = DONE
         if isinstance(answer, _Failed):
+            if failing and found:
+                worker.keep(answer)  # what was read of the others must not be lost
+                continue
             if failing:
                 raise answer.error
-            continue
+            answer = answer.error
         found.append((worker, answer))
     return found
 

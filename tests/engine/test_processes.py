@@ -6,7 +6,10 @@ import pickle
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +21,16 @@ import fedpriv as fp
 from fedpriv.aggregation import Session, Terms, hosting, perform
 from fedpriv.aggregation.protocol import Inputs
 from fedpriv.encoding import ring_for
-from fedpriv.engine.processes import ProcessCrew, Processes
-from fedpriv.errors import ConfigurationError, NonFiniteInput, RoundAborted, WorkerLost
+from fedpriv.engine.processes import ProcessCrew, Processes, _close
+from fedpriv.engine.workers import DONE, answers
+from fedpriv.errors import (
+    ConfigurationError,
+    DecryptionFailed,
+    NonFiniteInput,
+    RoundAborted,
+    UnexpectedMessage,
+    WorkerLost,
+)
 from fedpriv.network import Message, Network, Wire
 from fedpriv.threat import SERVER, Party, client, client_index
 
@@ -95,6 +106,44 @@ def test_a_workers_refusal_is_the_errors_of_the_role(crew: ProcessCrew) -> None:
     with pytest.raises(type(there.value)):
         perform(deployed(fp.SecureAggregation()), SESSION, Wire(Network(), tamper=flip), Counting(), SERVER)
     assert attempt(crew, Wire(Network()))[0].contributors == tuple(range(N))  # the workers are fit for the next attempt
+
+
+class Failing:
+    """A role whose step fails after a while."""
+
+    def __init__(self, error: type[RoundAborted], seconds: float) -> None:
+        self.error, self.seconds = error, seconds
+
+    def step(self, stage: str) -> Any:
+        time.sleep(self.seconds)
+        raise self.error("No rule.", remedy="None.")
+
+
+def test_a_failed_decryption_is_not_hidden_by_what_another_client_refused(crew: ProcessCrew) -> None:
+    """An aborted round is followed by the next one; after a decryption that failed there must be none."""
+    hosts = crew.hosts()
+    roles = {client(index): Failing(UnexpectedMessage, 0.0) for index in range(3)}
+    roles |= {client(index): Failing(DecryptionFailed, 0.5) for index in range(3, 6)}  # in the other worker
+    hosts.open(roles)  # type: ignore[arg-type]
+    with pytest.raises(DecryptionFailed):
+        list(hosts.act("decrypt", list(roles)))
+    hosts.close()
+    assert list(crew.map(abs, [-1, -2])) == [1, 2], "the workers are fit"
+
+
+def test_an_error_loses_no_answer_of_another_worker(crew: ProcessCrew) -> None:
+    """Else the parent waits for ever for a worker that has long been done."""
+    for first, second in (crew._workers, crew._workers[::-1]):
+        first.ask(_close, None)
+        second.ask(_close)  # an argument is missing
+        time.sleep(0.5)  # both have answered
+        left = {first, second}
+        with suppress(TypeError):
+            while left:
+                left -= {worker for worker, answer in answers((first, second)) if answer is DONE}
+        assert second in left, "its error was raised"
+        with ThreadPoolExecutor() as pool:
+            pool.submit(crew._quiet, left).result(timeout=10)
 
 
 def test_an_abort_in_the_middle_of_the_upload_leaves_workers_fit(crew: ProcessCrew) -> None:
