@@ -141,7 +141,7 @@ class TestDemo:
         assert (noised.loc[["CKKS", "BFV", "Paillier"], "ε server"] <= 2).all()
         assert np.isinf(noised.loc[["CKKS", "BFV", "Paillier"], "ε authority"]).all()
         assert table.groupby("protocol")["sent, kB"].nunique().gt(0).all()
-        assert table[table["noise"] == "none"]["sent, kB"].nunique() == 4
+        assert table[table["noise"] == "none"]["sent, kB"].nunique() == 5
         names = {path.name for path in (tmp_path / "demo").iterdir()}
         assert {"demo.png", "demo.pdf", "demo.json", "protocols.tex", "trade_off.csv", "runs.csv"} <= names
 

@@ -28,7 +28,7 @@ from fedpriv.aggregation.homomorphic.parts import bounded, check_terms, client_b
 from fedpriv.aggregation.protocol import Terms
 from fedpriv.crypto import paillier
 from fedpriv.encoding import Bounded, Domain, Integers
-from fedpriv.errors import DecryptionFailed, MalformedMessage
+from fedpriv.errors import DecryptionFailed, EncodingOverflow, MalformedMessage
 from fedpriv.network import StageCost
 from fedpriv.threat import ThreatModel
 
@@ -154,7 +154,15 @@ class Lanes:
         return cls(offset=offset, base=base, count=count)
 
     def pack(self, vector: Integers) -> Iterator[int]:
-        """``[length] int64`` → plaintexts, the last padded with zeros, the counter of each at 1."""
+        """``[length] int64`` → plaintexts, the last padded with zeros, the counter of each at 1.
+
+        Raises:
+            EncodingOverflow: a coordinate beyond ±offset would borrow from the next lane, or carry into it.
+        """
+        if np.abs(vector).max(initial=0) > self.offset:
+            raise EncodingOverflow(
+                f"A lane holds values within ±{self.offset}.", remedy="Clip and encode with the plan's codec."
+            )
         padded = np.concatenate([vector, np.zeros(-len(vector) % self.count, dtype=np.int64)])
         for block in padded.reshape(-1, self.count).tolist():
             packed = 1
