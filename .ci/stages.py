@@ -40,6 +40,8 @@ def static() -> Result:
         "mypy": [sys.executable, "-m", "mypy"],
         "lint-imports": [str(BIN / "lint-imports"), "--no-cache"],
     }
+    for script in sorted(ROOT.glob("papers/*-*/reproduce.py")):  # see [tool.mypy] exclude
+        checks[f"mypy {script.parent.name}"] = [sys.executable, "-m", "mypy", str(script)]
     broken = [name for name, command in checks.items() if _run(command) != 0]
     return Result(not broken, note=", ".join(broken))
 

@@ -15,13 +15,13 @@ from statistics import median
 import numpy as np
 
 from benchmarks import Row
-from fedpriv.aggregation import CKKS, Paillier, PlainSum, SecureAggregation, Session, Terms, perform
+from fedpriv.aggregation import BFV, CKKS, Paillier, PlainSum, SecureAggregation, Session, Terms, perform
 from fedpriv.aggregation.protocol import Aggregator
 from fedpriv.encoding import Integers
 from fedpriv.network import Network, Wire
 from fedpriv.threat import CLIENT, Party, client_index
 
-AGGREGATORS: tuple[Aggregator, ...] = (PlainSum(), SecureAggregation(), CKKS(), Paillier())
+AGGREGATORS: tuple[Aggregator, ...] = (PlainSum(), SecureAggregation(), CKKS(), BFV(), Paillier())
 INPUT_BOUND = 2**15 - 1
 """16 bits a coordinate."""
 POINTS = ((8, 1_000), (8, 10_000), (32, 1_000), (32, 10_000))

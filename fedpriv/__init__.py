@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fedpriv import attacks, data
-    from fedpriv.aggregation import CKKS, KeyAuthority, Paillier, PlainSum, SecureAggregation
+    from fedpriv.aggregation import BFV, CKKS, KeyAuthority, Paillier, PlainSum, SecureAggregation, SharedClientKey
     from fedpriv.engine.cluster import Ray
     from fedpriv.engine.plan import Plan
     from fedpriv.engine.processes import Processes
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "BFV",
     "CKKS",
     "DPSGD",
     "Budget",
@@ -57,6 +58,7 @@ __all__ = [
     "Ray",
     "Run",
     "SecureAggregation",
+    "SharedClientKey",
     "Study",
     "attacks",
     "compare",
@@ -69,7 +71,7 @@ __all__ = [
 ]
 
 _HOME = {
-    "aggregation": ("CKKS", "KeyAuthority", "Paillier", "PlainSum", "SecureAggregation"),
+    "aggregation": ("BFV", "CKKS", "KeyAuthority", "Paillier", "PlainSum", "SecureAggregation", "SharedClientKey"),
     "engine.cluster": ("Ray",),
     "engine.plan": ("Plan",),
     "engine.processes": ("Processes",),

@@ -137,7 +137,9 @@ class ThreatModel:
         assumptions: what the claim rests on, a sentence each.
         reference: paper and section.
         learns: the views of each kind of party (``server``, ``client``, ``authority``, ``public``).
-        releaser: the party that holds the exact sum, adds central noise and releases the result.
+        releaser: the party that holds the exact sum, adds central noise and releases the result; ``client`` stands for
+            each of them, all with the same noise.
+        informed: the kinds of parties that the result is released to, and that see the models made from it.
         exposing: coalitions (as sets of kinds of parties) to whom single updates are open.
         computational: parties whose view is hidden only computationally (they hold ciphertexts or masked vectors).
     """
@@ -148,6 +150,7 @@ class ThreatModel:
     reference: str
     learns: Mapping[Party, frozenset[View]]
     releaser: Party = SERVER
+    informed: frozenset[Party] = frozenset({SERVER, CLIENT, PUBLIC})
     exposing: tuple[frozenset[Party], ...] = ()
     computational: frozenset[Party] = field(default_factory=frozenset)
 

@@ -20,13 +20,17 @@ from fedpriv.aggregation.protocol import (
 )
 
 if TYPE_CHECKING:
-    from fedpriv.aggregation.ckks import CKKS
-    from fedpriv.aggregation.keys import KeyAuthority
-    from fedpriv.aggregation.paillier import Paillier
+    from fedpriv.aggregation.homomorphic.bfv import BFV
+    from fedpriv.aggregation.homomorphic.ckks import CKKS
+    from fedpriv.aggregation.homomorphic.keys import KeyAuthority, SharedClientKey
+    from fedpriv.aggregation.homomorphic.paillier import Paillier
+    from fedpriv.aggregation.homomorphic.presets import PRESETS
     from fedpriv.aggregation.secagg import SecureAggregation
 
 __all__ = [
+    "BFV",
     "CKKS",
+    "PRESETS",
     "Aggregator",
     "ClientRole",
     "Deployment",
@@ -37,6 +41,7 @@ __all__ = [
     "Role",
     "SecureAggregation",
     "Session",
+    "SharedClientKey",
     "Sum",
     "Terms",
     "perform",
@@ -44,9 +49,12 @@ __all__ = [
 ]
 
 _LAZY = {
-    "CKKS": "fedpriv.aggregation.ckks",
-    "KeyAuthority": "fedpriv.aggregation.keys",
-    "Paillier": "fedpriv.aggregation.paillier",
+    "BFV": "fedpriv.aggregation.homomorphic.bfv",
+    "CKKS": "fedpriv.aggregation.homomorphic.ckks",
+    "KeyAuthority": "fedpriv.aggregation.homomorphic.keys",
+    "PRESETS": "fedpriv.aggregation.homomorphic.presets",
+    "Paillier": "fedpriv.aggregation.homomorphic.paillier",
+    "SharedClientKey": "fedpriv.aggregation.homomorphic.keys",
     "SecureAggregation": "fedpriv.aggregation.secagg",
 }
 

@@ -51,7 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"fedpriv {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="command")
-    _demo(commands.add_parser("demo", help="one federation under four protocols, with and without privacy"))
+    _demo(commands.add_parser("demo", help="one federation under five protocols, with and without privacy"))
     _run(_study_parser(commands, "run", "run a study and save its tables and figure"))
     _plan(_study_parser(commands, "plan", "say what a study's plans will do, cost and reveal; run nothing"))
     return parser
@@ -80,7 +80,7 @@ def _count(word: str) -> int:
 
 def _demo(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        "Digits over many small clients: plain averaging, masking secure aggregation, CKKS and Paillier, with and "
+        "Digits over many small clients: plain averaging, masking secure aggregation, CKKS, BFV and Paillier, with and "
         "without differential privacy. Real cryptography for the protocols' rows; the same model under each."
     )
     parser.add_argument("--out", default="results/demo", help="folder for tables and figure (default: %(default)s)")

@@ -27,11 +27,12 @@ SEED = 7
 
 
 def protocols() -> dict[str, Aggregator]:
-    """The four ways to a sum."""
+    """The five ways to a sum."""
     return {
         "plain": fp.PlainSum(),
         "masking": fp.SecureAggregation(),
         "CKKS": fp.CKKS(keys=fp.KeyAuthority()),
+        "BFV": fp.BFV(keys=fp.KeyAuthority()),
         "Paillier": fp.Paillier(keys=fp.KeyAuthority()),
     }
 
@@ -63,7 +64,7 @@ def demo(out: str | Path, *, clients: int, rounds: int, seeds: int, say: Callabl
     say("Who learns what of a round. Besides, whoever holds the exact sum adds the noise, if any, and releases the")
     say("mean to the server; server and clients see each round's model, the public sees the last one:\n")
     say(text(views, max_width=70))
-    say("\nOne federation, four protocols. Bytes and milliseconds are of a real round, every message sent, averaged")
+    say("\nOne federation, five protocols. Bytes and milliseconds are of a real round, every message sent, averaged")
     say("over its clients. The model is the same under every protocol, bit for bit, after that round and at the end:\n")
     say(text(table))
 
@@ -85,7 +86,7 @@ def demo(out: str | Path, *, clients: int, rounds: int, seeds: int, say: Callabl
 
 
 _CAPTION = (
-    "One federation under four protocols. Bytes and milliseconds are of one real round, averaged over its clients; "
+    "One federation under five protocols. Bytes and milliseconds are of one real round, averaged over its clients; "
     "accuracy and ε are after the last round."
 )
 

@@ -59,6 +59,9 @@ class PublicKey:
     def __repr__(self) -> str:
         return f"<Paillier public key {self.key_id.hex()}, {self.bits} bits>"
 
+    def __reduce__(self) -> tuple[object, ...]:
+        return PublicKey, (self._modulus,)
+
     @property
     def plaintext_bits(self) -> int:
         """Every integer of this many bits is below n."""
@@ -122,7 +125,7 @@ class SecretKey:
     def __init__(self, bits: int = 3072) -> None:
         check_key_bits(bits)
         public, self._key = _paillier().generate_paillier_keypair(n_length=bits)
-        self.public = PublicKey(public.n)
+        self.public = PublicKey(int(public.n))
 
     def __repr__(self) -> str:
         return f"<Paillier secret key {self.public.key_id.hex()}, {self.public.bits} bits>"
@@ -137,6 +140,45 @@ class SecretKey:
             MalformedMessage: not a ciphertext.
         """
         return int(self._key.raw_decrypt(self.public.load(data)))
+
+
+class SharedSecretKey(SecretKey):
+    """A secret key that every client is meant to hold: unlike another, it can be serialised and pickled."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return SharedSecretKey.from_bytes, (self.to_bytes(),)
+
+    @property
+    def key_bytes(self) -> int:
+        """Bytes that a client is sent."""
+        return self.public.bits // 8
+
+    def to_bytes(self) -> bytes:
+        """The two primes, big-endian, half each. They are the secret."""
+        half = self.key_bytes // 2
+        return b"".join(int(prime).to_bytes(half, "big") for prime in (self._key.p, self._key.q))
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> SharedSecretKey:
+        """The key whose primes these are.
+
+        Raises:
+            ConfigurationError: their product has not the bits of a modulus that is offered.
+            MalformedMessage: not two different primes' bytes.
+        """
+        half = len(data) // 2
+        p, q = int.from_bytes(data[:half], "big"), int.from_bytes(data[half:], "big")
+        check_key_bits((p * q).bit_length())
+        if len(data) * 8 != (p * q).bit_length() or p == q:
+            raise MalformedMessage(
+                "A shared Paillier key is two different primes of half the modulus's bits.",
+                value=f"{len(data)} bytes",
+                remedy="Fetch the key again.",
+            )
+        made = cls.__new__(cls)
+        made.public = PublicKey(p * q)
+        made._key = _paillier().PaillierPrivateKey(made.public._key, p, q)
+        return made
 
 
 def _paillier() -> Any:

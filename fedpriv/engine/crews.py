@@ -94,6 +94,8 @@ class WorkerCrew:
                 for worker, answer in self.answers(doing):
                     if answer is DONE:
                         del doing[worker]
+                    elif isinstance(answer, Failed):
+                        raise answer.error
                     elif isinstance(answer, WorkerLost):
                         number, item = doing.pop(worker)
                         lost[number] += 1
@@ -126,21 +128,15 @@ class WorkerCrew:
         return self._office.parcel(data)
 
     def answers(self, workers: Collection[Worker]) -> Iterator[tuple[Worker, Any]]:
-        """What workers that have a command have answered; waits until one of them has. A lost worker's answer is the
-        :class:`WorkerLost`.
-
-        Raises:
-            Exception: what a worker raised.
+        """What workers that have a command have answered; waits until one of them has. What a worker raised comes as a
+        :class:`Failed`, and a lost worker's answer is the :class:`WorkerLost`.
         """
         for worker in self._office.ready(workers):
             try:
                 answers = worker.answers()
             except WorkerLost as lost:
                 answers = [lost]
-            for answer in answers:
-                if isinstance(answer, Failed):
-                    raise answer.error
-                yield worker, answer
+            yield from ((worker, answer) for answer in answers)
 
     def cancel(self, workers: Iterable[Worker]) -> None:
         """What these have still to answer is not wanted."""

@@ -104,7 +104,7 @@ def learns(threat: ThreatModel) -> dict[str, str]:
     """Party → its views as text; ``(computational)`` where something is hidden from it by computation only."""
     order = [SERVER, CLIENT, AUTHORITY, *sorted(set(threat.learns) - {SERVER, CLIENT, AUTHORITY, PUBLIC}), PUBLIC]
     return {
-        party: ", ".join(sorted(view.value.replace("_", " ") for view in threat.learns[party]))
+        party: (", ".join(sorted(view.value.replace("_", " ") for view in threat.learns[party])) or "nothing")
         + (" (computational)" if party in threat.computational else "")
         for party in order
         if party in threat.learns
@@ -127,9 +127,10 @@ def _threshold(resolved: Resolved) -> str:
     if threat.corrupt < 1:
         share = f"{100 * threat.corrupt:.3g}% of the clients"
         colluding = f"up to {share} may collude" if threat.corrupt else "nobody colludes"
+    holder = "each client" if threat.releaser == CLIENT else threat.releaser
     return (
         f"{threat.adversary}, {colluding}; a cohort of {cohort} gives a sum of at least {least} or none; "
-        f"{threat.releaser} holds the sum"
+        f"{holder} holds the sum"
     )
 
 
@@ -137,10 +138,13 @@ def _costs(resolved: Resolved) -> Iterable[str]:
     cohort = resolved.terms.cohort
     rows = resolved.plan.aggregation.estimate(resolved.terms, cohort)
     clients = [row for row in rows if row.role == CLIENT]
+    besides = f"besides the model of {_bytes(_broadcast_bytes(resolved))}"
+    if SERVER not in resolved.threat.informed:
+        besides = f"after the first model of {_bytes(_broadcast_bytes(resolved))}, and later what it missed"
     yield (
         f"Cost         a client sends {_bytes(sum(row.bytes_sent for row in clients) / cohort)} and receives "
-        f"{_bytes(sum(row.bytes_received for row in clients) / cohort)} a round, besides the model of "
-        f"{_bytes(_broadcast_bytes(resolved))}; {_seconds(clients, cohort)} of its processor"
+        f"{_bytes(sum(row.bytes_received for row in clients) / cohort)} a round, {besides}; "
+        f"{_seconds(clients, cohort)} of its processor"
     )
     for role in sorted({row.role for row in rows} - {CLIENT}):
         yield f"             {role}: {_seconds([row for row in rows if row.role == role], 1)} a round, modelled"

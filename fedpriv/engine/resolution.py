@@ -226,11 +226,16 @@ def _views(plan: Plan) -> ThreatModel:
     """The protocol's views plus what the plan releases: to whom the sum goes, and whether it is noised by then."""
     protocol = plan.aggregation.threat_model
     released = View.EXACT_SUM if plan.mechanism.trust == "none" else View.NOISY_SUM
+    told = {
+        SERVER: frozenset({View.ROUND_MODELS, View.FINAL_MODEL, released}),
+        CLIENT: frozenset({View.ROUND_MODELS, View.FINAL_MODEL}),
+        PUBLIC: frozenset({View.FINAL_MODEL}),
+    }
+    invited = {SERVER: frozenset({View.COHORT, View.SURVIVORS})}  # whoever learns what, the server calls the cohort
     return protocol.with_views(
         {
-            SERVER: frozenset({View.COHORT, View.SURVIVORS, View.ROUND_MODELS, View.FINAL_MODEL, released}),
-            CLIENT: frozenset({View.ROUND_MODELS, View.FINAL_MODEL}),
-            PUBLIC: frozenset({View.FINAL_MODEL}),
+            party: invited.get(party, frozenset()) | (views if party in protocol.informed else frozenset())
+            for party, views in told.items()
         }
     )
 

@@ -16,10 +16,18 @@ from fedpriv.aggregation.performance import perform
 from fedpriv.aggregation.protocol import Deployment, Session, Sum, perform_ideal
 from fedpriv.encoding import Integers, Reals
 from fedpriv.engine import context
+from fedpriv.engine.delivery import Delivery, Sent
 from fedpriv.engine.executors import Crew, Executor, Inline, Shared
 from fedpriv.engine.resolution import Resolved, settled
 from fedpriv.engine.training import Chunk, ClientWork, Trained
-from fedpriv.errors import CohortTooSmall, FedprivError, PlanError, RoundAborted, without_frames
+from fedpriv.errors import (
+    CohortTooSmall,
+    DecryptionFailed,
+    FedprivError,
+    PlanError,
+    RoundAborted,
+    without_frames,
+)
 from fedpriv.learning.server import RoundInfo
 from fedpriv.learning.update import Broadcast, Vector
 from fedpriv.network import StageCost, Wire, cohort_of
@@ -39,6 +47,8 @@ class State:
     ledger: Ledger
     key_bytes: int
     """What every client was sent once, before its first round."""
+    delivery: Delivery
+    """Which models or aggregates clients were sent."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,6 +114,7 @@ def _run(
         mechanism=resolved.mechanism_state,
         ledger=resolved.new_ledger(),
         key_bytes=deployment.key_bytes,
+        delivery=Delivery(server_knows_model=SERVER in resolved.threat.informed),
     )
     for round in range(plan.rounds):
         started = time.perf_counter()
@@ -111,6 +122,7 @@ def _run(
         broadcast = plan.server.broadcast(state.server)
         spec = plan.mechanism.begin(state.mechanism, round)
         attempt = _Attempt(shared, deployment, streams, spec, broadcast, cohort, state.clients, crew)
+        attempt.brought = state.delivery.bring(cohort, attempt.broadcast_bytes)
         release: Release | None = None
         aborted: RoundAborted | None = None
         total: Sum | None = None
@@ -119,6 +131,9 @@ def _run(
             outcome = Outcome(cohort=cohort, contributors=total.contributors, noise=noise)
             draws = gaussian(noise, streams, "central-noise", round)
             release = plan.mechanism.release(total.total, spec, outcome, draws)
+        except DecryptionFailed as error:
+            error.add_note(f"In round {round + 1}. It is never retried, and neither is the run: its key may be known.")
+            raise
         except RoundAborted as error:
             # That nothing came shows something of who was drawn: the ledger must know, for amplification's sake.
             outcome = Outcome(cohort=cohort, contributors=(), noise=noise)
@@ -136,6 +151,8 @@ def _run(
             state.server = plan.server.step(state.server, _entries(release.mean, resolved), info)
             state.mechanism = plan.mechanism.advance(state.mechanism, release)
             state.clients.update({update.client: update.state for update in attempt.trained})
+            if not state.delivery.server_knows_model:
+                state.delivery.publish(outcome.contributors, attempt.received_by_each(ideal, outcome.contributors))
         parameters = plan.server.broadcast(state.server).parameters
         yield _conclude(attempt, parameters, release, total, aborted, ideal, started), state
 
@@ -169,6 +186,7 @@ class _Attempt:
         self.wire = Wire(plan.network, schedule=self.schedule, slowness=slowness)
         self.slowest = max(slowness.values(), default=1.0)
         self.broadcast_bytes = len(sent)
+        self.brought: Sequence[Sent] = ()
         self.trained: list[Trained] = []
         self.residual = np.zeros(spec.length)
         self.clipped_norms = self.clipped_coordinates = 0
@@ -209,19 +227,37 @@ class _Attempt:
         self.train_seconds += chunk.cpu_seconds
 
     def costs(self, ideal: bool, released: bool) -> tuple[StageCost, ...]:
-        """Broadcast, training, the protocol's stages and, where the releaser is not the server, the release."""
-        cohort, size, releaser = len(self.cohort), self.broadcast_bytes, self.resolved.threat.releaser
+        """Broadcast, training, the protocol's stages and, where another releaser tells the server, the release."""
+        releaser = self.resolved.threat.releaser
         rows = [
-            self._cost("broadcast", SERVER, 1, messages=cohort, sent=cohort * size),
-            self._cost("broadcast", CLIENT, cohort, received=cohort * size),
+            *self._broadcast(self.brought),
             self._cost("train", CLIENT, len(self.trained), cpu=self.train_seconds),
-            *(self._modelled(cohort) if ideal else self.wire.costs),
+            *self._protocol(ideal),
         ]
-        if released and releaser != SERVER:
+        if released and releaser != SERVER and SERVER in self.resolved.threat.informed:
             size = 8 * self.spec.length
             rows.append(self._cost("release", releaser, 1, messages=1, sent=size))
             rows.append(self._cost("release", SERVER, 1, received=size))
         return tuple(rows)
+
+    def received_by_each(self, ideal: bool, contributors: Sequence[int]) -> int:
+        """Bytes that the protocol sent each client that was there to the end of its upload."""
+        received = sum(row.bytes_received for row in self._protocol(ideal) if row.role == CLIENT)
+        return received // max(1, len(self.cohort if ideal else contributors))
+
+    def _protocol(self, ideal: bool) -> Sequence[StageCost]:
+        return self._modelled(len(self.cohort)) if ideal else self.wire.costs
+
+    def _broadcast(self, brought: Sequence[Sent]) -> list[StageCost]:
+        """What the server sends before the round. The slowest client is taken to be the one that is sent most."""
+        messages, size = sum(sent.messages for sent in brought), sum(sent.size for sent in brought)
+        most = max((sent.size for sent in brought), default=0)
+        seconds = self.resolved.plan.network.seconds(CLIENT, cpu=0.0, sent=0, received=most, slowness=self.slowest)
+        received = self._cost("broadcast", CLIENT, len(brought), received=size)
+        return [
+            self._cost("broadcast", SERVER, 1, messages=messages, sent=size),
+            replace(received, modelled_seconds=seconds),
+        ]
 
     def _modelled(self, cohort: int) -> list[StageCost]:
         """The protocol's own figures for a cohort of this size, its messages over this network."""

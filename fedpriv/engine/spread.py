@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from fedpriv.aggregation.hosting import Acted, Acting, Collect, blocks
 from fedpriv.aggregation.protocol import Inputs, Role, Sum
-from fedpriv.engine.workers import DONE, Command, Fresh, Worker, act, dumps, leave, receive, results, upload
-from fedpriv.errors import WorkerLost
+from fedpriv.engine.workers import DONE, Command, Failed, Fresh, Worker, act, dumps, leave, receive, results, upload
+from fedpriv.errors import DecryptionFailed, WorkerLost
 from fedpriv.network import Message
 from fedpriv.threat import Party
 
@@ -135,9 +135,13 @@ class Spread:
             arguments: the command's others.
             parcel: the command's, if any.
             again: of the part of a lost block, what is to be done anew, at its next home.
+
+        Raises:
+            Exception: what a worker raised; a DecryptionFailed before all else, since it ends the run.
         """
         todo = dict(shares)
         doing: dict[Worker, dict[int, Sequence[Any]]] = {}
+        failed: list[Exception] = []
         try:
             while todo or doing:
                 idle = (home for home in dict.fromkeys(map(self._home.__getitem__, todo)) if home not in doing)
@@ -148,6 +152,14 @@ class Spread:
                 for worker, answer in self._crew.answers(doing):
                     if answer is DONE:
                         del doing[worker]
+                    elif isinstance(answer, Failed):
+                        failed.append(answer.error)
+                        todo.clear()
+                        self._crew.cancel(other for other in doing if other is not worker)
+                    elif failed:  # nothing else is wanted but the end, and what others have to say by then
+                        if isinstance(answer, WorkerLost):
+                            del doing[worker]
+                            self._crew.replace(worker, answer)
                     elif isinstance(answer, WorkerLost):
                         self._lose(worker, answer)
                         parts = ((number, again(number, part)) for number, part in doing.pop(worker).items())
@@ -156,6 +168,8 @@ class Spread:
                         yield answer
         finally:
             self._crew.cancel(doing)
+        if failed:
+            raise next((error for error in failed if isinstance(error, DecryptionFailed)), failed[0])
 
     def _travelling(self, numbers: Mapping[int, Any]) -> bytes:
         """Those of these blocks that are not yet at their home, as they travel."""

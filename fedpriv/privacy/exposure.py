@@ -87,10 +87,10 @@ def exposure(
         return Exposure(compositions=None, reason="a sum was released without noise")
     if seen & BEFORE_NOISE and any(event.trust == "central" for event in events):
         what = "single updates" if View.UPDATES in seen else "the sum before the noise"
+        whoever_adds = "clients, who draw it" if threat.releaser == CLIENT else threat.releaser
         return Exposure(
             compositions=None,
-            reason=f"the observer sees {what}; noise added after the sum protects the public, not the "
-            f"{threat.releaser}",
+            reason=f"the observer sees {what}; noise added after the sum protects the public, not the {whoever_adds}",
         )
     events = [event for event in events if event.mechanism != NON_PRIVATE]  # what is left of these released nothing
     for event in events:

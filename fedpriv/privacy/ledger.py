@@ -17,7 +17,7 @@ from fedpriv.privacy.exposure import Exposure, exposure
 from fedpriv.privacy.mechanism import Adjacency
 from fedpriv.privacy.sampling import SamplingRecord
 from fedpriv.privacy.statement import Statement
-from fedpriv.threat import Observer, ThreatModel, View, client, parties_of
+from fedpriv.threat import CLIENT, PUBLIC, SERVER, Observer, ThreatModel, View, client, parties_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -384,6 +384,7 @@ def _threat_to(threat: ThreatModel) -> dict[str, Any]:
         "reference": threat.reference,
         "learns": {party: sorted(views) for party, views in sorted(threat.learns.items())},
         "releaser": threat.releaser,
+        "informed": sorted(threat.informed),
         "exposing": [sorted(coalition) for coalition in threat.exposing],
         "computational": sorted(threat.computational),
     }
@@ -397,6 +398,7 @@ def _threat_from(content: dict[str, Any]) -> ThreatModel:
         reference=content["reference"],
         learns={party: frozenset(View(view) for view in views) for party, views in content["learns"].items()},
         releaser=content["releaser"],
+        informed=frozenset(content.get("informed", (SERVER, CLIENT, PUBLIC))),  # ledgers of 0.1 do not say
         exposing=tuple(frozenset(coalition) for coalition in content["exposing"]),
         computational=frozenset(content["computational"]),
     )

@@ -22,7 +22,7 @@ from fedpriv.network import StageCost
 from fedpriv.privacy.ledger import Ledger
 from fedpriv.randomness import NoiseSource
 from fedpriv.study.progress import bar
-from fedpriv.threat import CLIENT, Observer
+from fedpriv.threat import CLIENT, SERVER, Observer
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -76,6 +76,7 @@ def run(
     Raises:
         PlanError: the plan does not fit the federation; nothing has run.
         RoundAborted: with ``on_abort="raise"``.
+        DecryptionFailed: a homomorphic aggregate did not decrypt to a sum; always ends the run.
     """
     resolved = _resolved(plan, federation)
     if isinstance(evaluate_every, bool) or not isinstance(evaluate_every, int) or evaluate_every < 1:
@@ -236,8 +237,9 @@ class Run:
         """One row per round, stage and role: parties, messages, bytes, CPU seconds, modelled seconds."""
         import pandas as pd
 
+        real = _ALWAYS_REAL if SERVER in self.resolved.threat.informed else ("train",)  # aggregates that were missed
         rows = [
-            {"round": record.round + 1, **vars(cost), "modelled": record.modelled and cost.stage not in _ALWAYS_REAL}
+            {"round": record.round + 1, **vars(cost), "modelled": record.modelled and cost.stage not in real}
             for record in self.records
             for cost in record.costs
         ]

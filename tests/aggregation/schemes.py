@@ -1,4 +1,4 @@
-"""CKKS and Paillier side by side, for the tests of what they share."""
+"""CKKS, BFV and Paillier side by side, for the tests of what they share."""
 
 from __future__ import annotations
 
@@ -8,17 +8,19 @@ from typing import TypeAlias
 import numpy as np
 import pytest
 
-from fedpriv.aggregation.ckks import CKKS, DATA_SLOTS
-from fedpriv.aggregation.homomorphic import HomomorphicDeployment
-from fedpriv.aggregation.paillier import Lanes, Paillier
+from fedpriv.aggregation.homomorphic.bfv import BFV
+from fedpriv.aggregation.homomorphic.ckks import CKKS
+from fedpriv.aggregation.homomorphic.deployment import HomomorphicDeployment
+from fedpriv.aggregation.homomorphic.fitting import Demand, data_slots
+from fedpriv.aggregation.homomorphic.paillier import Lanes, Paillier
 from fedpriv.aggregation.performance import perform
 from fedpriv.aggregation.protocol import Session, Sum, Terms
 from fedpriv.network import Message, Network, Wire
 from fedpriv.threat import AUTHORITY
 
-Protected: TypeAlias = CKKS | Paillier
-SCHEMES = [CKKS(), Paillier(key_bits=2048)]
-both = pytest.mark.parametrize("aggregator", SCHEMES, ids=["CKKS", "Paillier"])
+Protected: TypeAlias = CKKS | BFV | Paillier
+SCHEMES = [CKKS(), BFV(), Paillier(key_bits=2048)]
+both = pytest.mark.parametrize("aggregator", SCHEMES, ids=["CKKS", "BFV", "Paillier"])
 COHORT, BOUND = 6, 2**15 - 1
 
 
@@ -43,4 +45,6 @@ def run(
 
 
 def per_ciphertext(aggregator: Protected, terms: Terms) -> int:
-    return DATA_SLOTS if isinstance(aggregator, CKKS) else Lanes.of(terms, aggregator.key_bits - 1).count
+    if isinstance(aggregator, Paillier):
+        return Lanes.of(terms, aggregator.key_bits - 1).count
+    return data_slots(aggregator.preset_for(Demand.of_terms(terms, aggregator.keys)).parameters)

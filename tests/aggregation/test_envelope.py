@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedpriv.aggregation import envelope
-from fedpriv.aggregation.envelope import Label, seal, unseal
+from fedpriv.aggregation.homomorphic import envelope
+from fedpriv.aggregation.homomorphic.envelope import Label, seal, unseal
+from fedpriv.crypto.signing import SIGNATURE, SigningKey
 from fedpriv.errors import AuthenticationFailed, ContextMismatch, MalformedMessage, ProtocolError, UnexpectedMessage
 
 LABEL = Label(scheme="CKKS", parameters=b"p" * 16, key=b"k" * 16, context=b"c" * 32, round=3, attempt=1, chunks=4)
@@ -48,6 +49,7 @@ def test_a_flip_in_the_payload_is_an_authentication_failure() -> None:
         ({"round": 4}, UnexpectedMessage),
         ({"attempt": 0}, UnexpectedMessage),
         ({"scheme": "Paillier"}, ContextMismatch),
+        ({"scheme": "BFV"}, ContextMismatch),
         ({"parameters": b"q" * 16}, ContextMismatch),
         ({"key": b"l" * 16}, ContextMismatch),
         ({"context": b"d" * 32}, ContextMismatch),
@@ -88,3 +90,40 @@ def test_random_bytes_are_malformed(message: bytes) -> None:
 def test_random_bytes_after_a_sound_head_are_refused(tail: bytes) -> None:
     with pytest.raises((MalformedMessage, AuthenticationFailed)):
         unseal(LABEL, MESSAGE[:6] + tail)
+
+
+# --- signed envelopes -----------------------------------------------------------------------------------------------
+
+OWNER = SigningKey()
+SIGNED = envelope.sign(OWNER, MESSAGE)
+
+
+def test_a_signed_envelope_is_the_envelope_with_a_signature() -> None:
+    assert len(SIGNED) == envelope.size(2, len(b"payload"), signed=True) == len(MESSAGE) + SIGNATURE
+    assert envelope.unsigned(SIGNED) == MESSAGE
+    envelope.verify(OWNER.public, SIGNED)
+
+
+def test_every_flipped_bit_of_a_signed_envelope_is_refused() -> None:
+    for bit in range(8 * len(SIGNED)):
+        flipped = bytearray(SIGNED)
+        flipped[bit // 8] ^= 1 << bit % 8
+        with pytest.raises(AuthenticationFailed):
+            envelope.verify(OWNER.public, bytes(flipped))
+
+
+def test_another_signer_is_refused() -> None:
+    with pytest.raises(AuthenticationFailed):
+        envelope.verify(SigningKey().public, SIGNED)
+
+
+def test_a_signature_of_something_else_is_not_one_of_an_envelope() -> None:
+    """Identities sign other things too: what was signed says what it is."""
+    with pytest.raises(AuthenticationFailed):
+        envelope.verify(OWNER.public, MESSAGE + OWNER.sign(MESSAGE))
+
+
+@given(message=st.binary(max_size=200))
+def test_random_bytes_are_not_signed(message: bytes) -> None:
+    with pytest.raises(AuthenticationFailed):
+        envelope.verify(OWNER.public, message)

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from schemes import Protected, both, run, session_of, terms_of
 
-from fedpriv.aggregation.homomorphic import HomomorphicServer
-from fedpriv.aggregation.keys import Decryptions, KeyAuthority
-from fedpriv.aggregation.paillier import Paillier
+from fedpriv.aggregation.homomorphic.adding import HomomorphicServer
+from fedpriv.aggregation.homomorphic.keys import Decryptions, KeyAuthority
+from fedpriv.aggregation.homomorphic.paillier import Paillier
 from fedpriv.errors import (
     CohortTooSmall,
     ConfigurationError,
@@ -54,27 +54,52 @@ def test_the_authority_itself_refuses_too_few(aggregator: Protected) -> None:
 @both
 def test_decryptions_are_counted(aggregator: Protected) -> None:
     deployment = aggregator.deploy(terms_of(aggregator, 3))
-    for attempt in range(2):
-        run(deployment, session_of(3, attempt), np.ones((3, 3), dtype=np.int64))
+    for round in range(2):
+        run(deployment, session_of(3, round=round), np.ones((3, 3), dtype=np.int64))
     assert deployment.decryptions == 2
     assert "2 decryptions" in repr(deployment)
 
 
-def test_one_decryption_in_an_attempt_and_none_after_a_failure() -> None:
-    record = Decryptions()
-    record.begin(0, 0)
-    with pytest.raises(UnexpectedMessage):
-        record.begin(0, 0)
-    record.begin(0, 1)
-    record.failed(0)
-    with pytest.raises(UnexpectedMessage):
-        record.begin(0, 2)
-    record.begin(1, 0)
-    assert record.count == 3
+@both
+def test_one_decryption_in_a_round(aggregator: Protected) -> None:
+    """Whatever the server calls a second aggregate of the round: another attempt, other clients."""
+    deployment = aggregator.deploy(terms_of(aggregator, 3))
+    run(deployment, session_of(4), np.ones((4, 3), dtype=np.int64))
+    with pytest.raises(UnexpectedMessage, match="One aggregate"):
+        run(deployment, session_of(3, attempt=1), np.ones((3, 3), dtype=np.int64))
+    assert deployment.decryptions == 1
+    assert np.array_equal(run(deployment, session_of(3, round=1), np.ones((3, 3), dtype=np.int64)).total, [3, 3, 3])
 
 
 @both
-def test_a_failed_decryption_is_final_for_its_round(aggregator: Protected) -> None:
+def test_an_attempt_that_ended_before_its_decryption_is_followed_by_another(aggregator: Protected) -> None:
+    deployment = aggregator.deploy(terms_of(aggregator, 3))
+    with pytest.raises(TooFewSurvivors):
+        run(
+            deployment,
+            session_of(3),
+            np.ones((3, 3), dtype=np.int64),
+            lambda message: None if message.sender == client(0) else message,
+        )
+    again = run(deployment, session_of(3, attempt=1), np.ones((3, 3), dtype=np.int64))
+    assert np.array_equal(again.total, [3, 3, 3])
+
+
+def test_a_record_of_decryptions() -> None:
+    record = Decryptions()
+    with record.once(0):
+        pass
+    with pytest.raises(UnexpectedMessage), record.once(0):
+        raise AssertionError("a second decryption began")
+    with pytest.raises(ZeroDivisionError), record.once(1):
+        raise ZeroDivisionError  # whatever goes wrong inside
+    with pytest.raises(UnexpectedMessage, match="failure"), record.once(2):
+        raise AssertionError("a decryption began under a spent key")
+    assert record.rounds == {0, 1}
+
+
+@both
+def test_a_failed_decryption_spends_the_key(aggregator: Protected) -> None:
     terms = terms_of(aggregator, 3)
     deployment, other = aggregator.deploy(terms), aggregator.deploy(terms)
     right, deployment._decryptor = deployment._decryptor, other._decryptor
@@ -83,9 +108,9 @@ def test_a_failed_decryption_is_final_for_its_round(aggregator: Protected) -> No
         run(deployment, session_of(3), vectors)
     assert isinstance(failure.value, DecryptionFailed) or isinstance(aggregator, Paillier)  # or a residue beyond n²
     deployment._decryptor = right
-    with pytest.raises(UnexpectedMessage, match="never again"):
-        run(deployment, session_of(3, attempt=1), vectors)
-    assert np.array_equal(run(deployment, session_of(3, round=1), vectors).total, [3, 3, 3])
+    for again in (session_of(3, attempt=1), session_of(3, round=1)):
+        with pytest.raises(UnexpectedMessage, match="after a failure"):
+            run(deployment, again, vectors)
 
 
 @pytest.mark.parametrize("least", [0, -1, 2.5, True, "3"])

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import pytest
 from schemes import Protected, both, per_ciphertext, run, session_of, terms_of
 
-from fedpriv.aggregation import paillier
-from fedpriv.aggregation.envelope import seal
-from fedpriv.aggregation.homomorphic import HomomorphicDeployment, HomomorphicServer
-from fedpriv.aggregation.keys import KeyAuthority
+from fedpriv.aggregation.homomorphic import paillier
+from fedpriv.aggregation.homomorphic.adding import HomomorphicServer
+from fedpriv.aggregation.homomorphic.bfv import BFV
+from fedpriv.aggregation.homomorphic.ckks import CKKS
+from fedpriv.aggregation.homomorphic.deployment import HomomorphicDeployment
+from fedpriv.aggregation.homomorphic.envelope import seal
+from fedpriv.aggregation.homomorphic.keys import KeyAuthority
+from fedpriv.crypto.lattice import bfv_noise, ckks_noise
 from fedpriv.errors import UnexpectedMessage
 from fedpriv.network import Message
 from fedpriv.threat import AUTHORITY, SERVER, Party, client
@@ -79,10 +83,10 @@ def test_the_server_keeps_one_vector(aggregator: Protected, chunked: Chunked) ->
     for pair in zip(*uploads, strict=True):
         for message in pair:
             server.receive(message)
-    assert (len(server._totals), server._arriving) == (2, {})
+    assert (len(server._fold._totals), server._fold.arriving) == (2, frozenset())
     for message in server.step("add"):
         roles[AUTHORITY].receive(message)
-    assert server._totals == []
+    assert server._fold._totals == []
     roles[AUTHORITY].step("decrypt")
     assert np.array_equal(roles[AUTHORITY].result().total, np.full(length, 2))  # type: ignore[attr-defined]
 
@@ -103,3 +107,26 @@ def test_aggregates_name_their_contributors(
     with pytest.raises(UnexpectedMessage):  # noqa: PT012
         roles[AUTHORITY].receive(first)
         roles[AUTHORITY].receive(second)
+
+
+@pytest.mark.parametrize("aggregator", [CKKS(), BFV()], ids=["CKKS", "BFV"])
+def test_an_aggregate_is_held_to_the_bound_of_all_its_ciphertexts(
+    aggregator: CKKS | BFV, chunked: Chunked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that an honest one is refused with the probability that the plan was proved for, however long it is."""
+    deployment, length = chunked(aggregator)
+    asked: list[int] = []
+    slot_error, noise_bound = ckks_noise.slot_error, bfv_noise.noise_bound
+
+    def ckks(*args: Any, **named: Any) -> Any:
+        asked.append(named["slots"] // args[0].slots)
+        return slot_error(*args, **named)
+
+    def bfv(*args: Any, **named: Any) -> Any:
+        asked.append(named["ciphertexts"])
+        return noise_bound(*args, **named)
+
+    monkeypatch.setattr(ckks_noise, "slot_error", ckks)
+    monkeypatch.setattr(bfv_noise, "noise_bound", bfv)
+    run(deployment, session_of(2), np.ones((2, length), dtype=np.int64))
+    assert asked == [2, 2]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedpriv.aggregation.paillier import (
+from fedpriv.aggregation.homomorphic.paillier import (
     COUNTER_BITS,
     Lanes,
     Paillier,
@@ -37,7 +39,7 @@ terms = st.builds(
 def test_lanes_never_carry(terms: Terms, bits: int, data: st.DataObject) -> None:
     """The sum of a whole cohort's plaintexts, at any mixture of extremes, is below n and unpacks to integer sums."""
     lanes = Lanes.of(terms, bits)
-    assert lanes.count * lanes.width + COUNTER_BITS <= bits
+    assert lanes.base**lanes.count << COUNTER_BITS <= 1 << bits
     bound = terms.input_bound + terms.noise_headroom
     extremes = data.draw(st.lists(st.sampled_from([-bound, 0, bound]), min_size=1, max_size=2 * lanes.count))
     vector = np.array(extremes, dtype=np.int64)
@@ -53,8 +55,30 @@ def test_lanes_never_carry(terms: Terms, bits: int, data: st.DataObject) -> None
 @given(terms=terms, data=st.data())
 def test_lanes_are_as_narrow_as_they_can_be(terms: Terms, data: st.DataObject) -> None:
     lanes = Lanes.of(terms, 2047)
-    assert 2 * lanes.offset * terms.cohort < 2**lanes.width
-    assert 2 * lanes.offset * terms.cohort >= 2 ** (lanes.width - 1)
+    assert 2 * lanes.offset * terms.cohort == lanes.base - 1
+    assert lanes.base ** (lanes.count + 1) << COUNTER_BITS > 1 << 2047
+
+
+def test_lanes_have_guard_bits_for_noise() -> None:
+    """All clients beyond the input bound by all of the headroom, in every lane: cut without it, they would carry."""
+    noisy = Terms(length=99, input_bound=100, cohort=9, noise_headroom=1000, domain=Bounded(9 * 1100))
+    lanes, tight = Lanes.of(noisy, 2047), Lanes.of(replace(noisy, noise_headroom=0), 2047)
+    assert tight.base <= 9 * 2 * 1100 < lanes.base
+    for extreme in (1100, -1100):
+        (packed,) = lanes.pack(np.full(lanes.count, extreme))
+        assert lanes.unpack(9 * packed, 9) == [9 * extreme] * lanes.count
+
+
+def test_every_ciphertext_of_every_vector_is_randomised() -> None:
+    """A vector of zeros, twice: no two ciphertexts are alike, and none is the bare plaintext."""
+    key = SecretKey(2048)
+    lanes = Lanes.of(Terms(length=1, input_bound=10, cohort=3, domain=Bounded(30)), key.public.plaintext_bits)
+    encryptor, zeros = PaillierEncryptor(key.public, lanes), np.zeros(3 * lanes.count, dtype=np.int64)
+    payloads = [*encryptor.encrypt(zeros), *encryptor.encrypt(zeros)]
+    ciphertexts = [payload[at : at + 512] for payload in payloads for at in range(0, len(payload), 512)]
+    assert len(ciphertexts) == len(set(ciphertexts)) == 6
+    n = int.from_bytes(key.public.to_bytes(), "big")
+    assert all(key.public.load(ciphertext) % n != 1 for ciphertext in ciphertexts), "(1 + n)^m without r^n"
 
 
 @given(
@@ -80,7 +104,7 @@ def test_a_wrong_count_is_refused(named: int) -> None:
 @given(plaintext=st.integers(0, 2**2047 - 1))
 def test_garbage_fails_the_count(plaintext: int) -> None:
     lanes = Lanes.of(Terms(length=1, input_bound=1000, cohort=5, domain=Bounded(5000)), 2047)
-    if plaintext >> lanes.width * lanes.count != 3:
+    if plaintext // lanes.base**lanes.count != 3:
         with pytest.raises(DecryptionFailed):
             lanes.unpack(plaintext, 3)
 
@@ -132,10 +156,10 @@ def test_the_default_key_works_end_to_end() -> None:
 
 
 def test_estimated_bytes_are_those_of_the_lanes() -> None:
-    """K = 200, 16 bits: 24-bit lanes, 125 in a 3072-bit plaintext, 768 bytes each."""
+    """K = 200, 16 bits: 127 lanes in a 3072-bit plaintext, 768 bytes each."""
     terms = Terms(length=650, input_bound=2**15 - 1, cohort=200, domain=Bounded(200 * (2**15 - 1)))
     lanes = Lanes.of(terms, 3071)
-    assert (lanes.width, lanes.count) == (24, 125)
+    assert lanes.count == 127
     upload = Paillier().estimate(terms, 200)[0]
     assert upload.messages == 200
     assert 6 * 768 <= upload.bytes_sent / 200 <= 6 * 768 + 200

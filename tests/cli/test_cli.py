@@ -129,19 +129,19 @@ def _demo(out: Path) -> list[str]:
 
 
 class TestDemo:
-    def test_one_model_under_four_protocols(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_one_model_under_five_protocols(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert main(_demo(tmp_path / "demo")) == 0
         assert "Who learns what" in capsys.readouterr().out
         table = pd.read_csv(tmp_path / "demo" / "protocols.csv", dtype={"SHA-256, final": str})
-        assert list(table["protocol"]) == ["plain", "masking", "CKKS", "Paillier"] * 2
+        assert list(table["protocol"]) == ["plain", "masking", "CKKS", "BFV", "Paillier"] * 2
         for column in ("SHA-256, real round", "SHA-256, final", "accuracy"):
             assert table.groupby("noise")[column].nunique().tolist() == [1, 1]
         noised = table[table["noise"] != "none"].set_index("protocol")
         assert np.isinf(noised.loc[["plain", "masking"], "ε server"]).all()
-        assert (noised.loc[["CKKS", "Paillier"], "ε server"] <= 2).all()
-        assert np.isinf(noised.loc[["CKKS", "Paillier"], "ε authority"]).all()
+        assert (noised.loc[["CKKS", "BFV", "Paillier"], "ε server"] <= 2).all()
+        assert np.isinf(noised.loc[["CKKS", "BFV", "Paillier"], "ε authority"]).all()
         assert table.groupby("protocol")["sent, kB"].nunique().gt(0).all()
-        assert table[table["noise"] == "none"]["sent, kB"].nunique() == 4
+        assert table[table["noise"] == "none"]["sent, kB"].nunique() == 5
         names = {path.name for path in (tmp_path / "demo").iterdir()}
         assert {"demo.png", "demo.pdf", "demo.json", "protocols.tex", "trade_off.csv", "runs.csv"} <= names
 

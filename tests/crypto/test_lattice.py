@@ -1,261 +1,478 @@
-"""CKKS through TenSEAL: exact integers, an error bound that holds and is not idle, refusals, and no secret in sight."""
+"""CKKS and BFV on SEAL: exact integers, refusals, seeds, and no secret in sight."""
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import multiprocessing
 import pickle
 
 import numpy as np
 import pytest
-import tenseal
 from hypothesis import given
 from hypothesis import strategies as st
+from tenseal import sealapi
 
-from fedpriv.crypto.lattice import MAX_MODULUS_BITS, Adder, CKKSParameters, PublicKey, SecretKey
-from fedpriv.crypto.lattice_noise import slot_error
+from fedpriv.crypto.lattice import (
+    Adder,
+    BFVCode,
+    BFVParameters,
+    CKKSCode,
+    CKKSParameters,
+    Code,
+    PublicKey,
+    SecretKey,
+    SharedSecretKey,
+    ckks_noise,
+    raw,
+    seal,
+)
 from fedpriv.errors import ConfigurationError, DecryptionFailed, MalformedMessage
 
-PARAMETERS = CKKSParameters()
-SLOTS = PARAMETERS.slots
-SCALE = 2.0**30
+SUM = 2**20
+"""What sums are bounded by in these tests."""
+
+_TWO, _ONE = CKKSParameters(), CKKSParameters(degree=2048, moduli=(54,))
+CODES: dict[str, Code] = {
+    "CKKS, special prime": CKKSCode(_TWO, _TWO.scale_for(SUM)),
+    "CKKS, one prime": CKKSCode(_ONE, _ONE.scale_for(SUM)),
+    "BFV, special prime": BFVCode(BFVParameters(degree=4096, moduli=(48, 60), plain_bits=25)),
+    "BFV, one prime": BFVCode(BFVParameters(degree=2048, moduli=(54,), plain_bits=30)),
+}
+KEYS: dict[str, SecretKey] = {}
 
 
-@pytest.fixture(scope="module")
-def key() -> SecretKey:
-    return SecretKey(PARAMETERS)
+@pytest.fixture(params=CODES)
+def key(request: pytest.FixtureRequest) -> SecretKey:
+    """One key for each code, made once."""
+    if request.param not in KEYS:
+        KEYS[request.param] = SharedSecretKey(CODES[request.param])
+    return KEYS[request.param]
 
 
-@pytest.fixture(scope="module")
-def adder() -> Adder:
-    return Adder(PARAMETERS, SCALE)
+@pytest.fixture(params=["public", "secret"])
+def by(request: pytest.FixtureRequest, key: SecretKey) -> PublicKey | SecretKey:
+    """What encrypts."""
+    return key.public if request.param == "public" else key
 
 
-def _sum(key: SecretKey, vectors: np.ndarray, scale: float) -> bytes:
-    adder = Adder(PARAMETERS, scale)
-    total = adder.load(key.public.encrypt(vectors[0].astype(float), scale))
-    for vector in vectors[1:]:
-        adder.add(total, adder.load(key.public.encrypt(vector.astype(float), scale)))
+def _sum(code: Code, uploads: list[bytes]) -> bytes:
+    adder = Adder(code)
+    total = adder.load(uploads[0])
+    for upload in uploads[1:]:
+        adder.add(total, adder.load(upload))
     return total.to_bytes()
 
 
-def _distance(key: SecretKey, vectors: np.ndarray, scale: float) -> np.ndarray:
-    return key._floats(_sum(key, vectors, scale), scale) - vectors.sum(0)
+def _shapes(slots: int, bound: int) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(1)
+    return {
+        "constant": np.full(slots, bound),
+        "negative": np.full(slots, -bound),
+        "alternating": np.where(np.arange(slots) % 2 == 0, bound, -bound),
+        "imaginary only": np.where(np.arange(slots) < slots // 2, 0, bound),
+        # every slot a multiple of the value of X^(n/4): one coefficient holds √2·bound, the most that there is
+        "one coefficient": np.where((np.arange(slots) < slots // 2) & (np.arange(slots) % 2 == 1), -bound, bound),
+        "random": rng.integers(-bound, bound + 1, slots),
+        "one slot": bound * (np.arange(slots) == 5),
+        "zero": np.zeros(slots, dtype=np.int64),
+    }
 
 
-# --- the sum and its error ------------------------------------------------------------------------------------------
+# --- the sum --------------------------------------------------------------------------------------------------------
 
 
-def test_decrypts_the_exact_sum(key: SecretKey) -> None:
-    vectors = np.random.default_rng(0).integers(-(2**20), 2**20, (5, SLOTS))
-    total = key.decrypt(_sum(key, vectors, SCALE), scale=SCALE, tolerance=0.25)
-    assert total.dtype == np.int64
-    assert np.array_equal(total, vectors.sum(0))
+@pytest.mark.parametrize("additions", [1, 2, 3, 64])
+def test_decrypts_the_exact_sum_of_every_shape(key: SecretKey, by: PublicKey | SecretKey, additions: int) -> None:
+    """At the largest permitted values. Repeated additions of few uploads stand for many clients."""
+    clients = min(additions, 2)
+    largest = min(SUM, key.code.parameters.largest) if isinstance(key.code.parameters, BFVParameters) else SUM
+    for name, vector in _shapes(key.code.slots, largest // max(2, additions)).items():
+        uploads = [by.encrypt(vector) for _ in range(clients)]
+        total = key.decrypt(_sum(key.code, uploads * (additions // clients) + uploads[: additions % clients]))
+        assert total.dtype == np.int64
+        assert np.array_equal(total, additions * vector), name
 
 
-@pytest.mark.parametrize("shape", ["constant", "negative", "alternating", "random", "random signs", "one slot", "zero"])
-def test_measured_error_is_within_the_bound_for_200_clients(key: SecretKey, shape: str) -> None:
-    """At the largest permitted values, all-constant vectors (the worst case of overflow) included."""
-    clients, bound, rng = 200, 2**27 - 1, np.random.default_rng(1)
-    vectors = {
-        "constant": lambda: np.full((clients, SLOTS), bound),
-        "negative": lambda: np.full((clients, SLOTS), -bound),
-        "alternating": lambda: np.tile([bound, -bound], (clients, SLOTS // 2)),
-        "random": lambda: rng.integers(-bound, bound + 1, (clients, SLOTS)),
-        "random signs": lambda: bound * rng.choice([-1, 1], (clients, SLOTS)),
-        "one slot": lambda: bound * (np.arange(SLOTS) == 5) * np.ones((clients, 1), dtype=np.int64),
-        "zero": lambda: np.zeros((clients, SLOTS), dtype=np.int64),
-    }[shape]()
-    largest = clients * bound
-    scale = PARAMETERS.scale_for(largest)
-    bounds = slot_error(PARAMETERS, additions=clients, slots=SLOTS, largest=largest, scale=scale)
-    worst = float(np.abs(_distance(key, vectors, scale)).max())
-    assert bounds.total < 0.25
-    assert worst < bounds.total / 5, "well under the bound"
-    assert worst > bounds.total / 100, "the bound is not absurdly loose"
+@given(data=st.data())
+def test_sums_are_exact_for_any_vectors(data: st.DataObject) -> None:
+    code = data.draw(st.sampled_from(list(CODES.values())), label="code")
+    key = data.draw(st.sampled_from([SecretKey, SharedSecretKey]), label="key")(code)
+    clients = data.draw(st.integers(1, 5), label="clients")
+    bound = SUM // max(2, clients)
+    pattern = st.lists(st.integers(-bound, bound), min_size=1, max_size=9)
+    vectors = [np.resize(data.draw(pattern, label="pattern"), code.slots) for _ in range(clients)]
+    mixed = [(key.public if i % 2 else key).encrypt(vector) for i, vector in enumerate(vectors)]
+    assert np.array_equal(key.decrypt(_sum(code, mixed), additions=clients), np.sum(vectors, axis=0))
+    order = data.draw(st.permutations(range(clients)), label="order")
+    assert np.array_equal(key.decrypt(_sum(code, [mixed[i] for i in order])), np.sum(vectors, axis=0))
 
 
-@pytest.mark.statistical
-def test_noise_has_the_variance_of_the_derivation() -> None:
-    """Constant vectors encode without rounding, so that only encryption noise is left: variance K·n²/36 + K·n/24.
-
-    n = 4 keys × 4 sums × 2048 slots. A slot is a Gaussian times |s(ζ)|, whose square is nearly exponential: squares
-    have a relative variance of 5, slots of one key share |s(ζ)|: a relative error of 0.03. The interval is over 5 σ
-    wide (alpha = 1e-6); the noise is SEAL's own, from the operating system, so no seed can be fixed.
-    """
-    n, clients, squares = PARAMETERS.degree, 3, []
-    for _ in range(4):
-        key = SecretKey(PARAMETERS)
-        squares += [_distance(key, np.full((clients, SLOTS), 7), SCALE) ** 2 for _ in range(4)]
-    bound = slot_error(PARAMETERS, additions=clients, slots=SLOTS, largest=21, scale=SCALE)
-    assert np.max(squares) < bound.encryption**2, "the part for encryption holds by itself"
-    measured = float(np.mean(squares)) * SCALE**2
-    expected = clients * (n * n / 36 + n / 24)
-    assert 0.8 < measured / expected < 1.2
-    for factor in (2 / 3, 3 / 2):  # power: another σ would be noticed
-        assert not 0.8 < measured / (factor**2 * expected) < 1.2
-
-
-def test_bound_grows_with_what_it_must_grow_with() -> None:
-    def total(additions: int = 100, slots: int = SLOTS, largest: int = 2**30, failure: float = 2.0**-60) -> float:
-        return slot_error(
-            PARAMETERS, additions=additions, slots=slots, largest=largest, scale=SCALE, failure=failure
-        ).total
-
-    assert total(additions=101) > total()
-    assert total(slots=500 * SLOTS) > total()
-    assert total(largest=2**31) > total()
-    assert total(failure=2.0**-80) > total()
-
-
-def test_small_special_prime_makes_more_noise() -> None:
-    """Fresh noise is divided by P: were that forgotten, 30 and 49 bits would give the same bound."""
-    bounds = [
-        slot_error(CKKSParameters(moduli=(60, bits)), additions=10, slots=SLOTS, largest=2**20, scale=SCALE).encryption
-        for bits in (30, 49)
-    ]
-    assert bounds[0] > bounds[1]
-
-
-def test_overflow_is_silent_in_ckks_itself(key: SecretKey) -> None:
+def test_overflow_is_silent_in_ckks_itself() -> None:
     """Why sums must be bounded before the first round: past q/2 integers come back wrong and look sound."""
-    scale = 2.0**40
-    fits = np.full((3, SLOTS), 2**16)
-    wraps = np.full((3, SLOTS), 3 * 2**16)
-    assert np.array_equal(key.decrypt(_sum(key, fits, scale), scale=scale, tolerance=0.25), fits.sum(0))
-    assert PARAMETERS.scale_for(int(wraps[0].sum())) < scale, "the chosen scale leaves room"
-    wrong = key._floats(_sum(key, wraps, scale), scale)
-    assert np.all(np.abs(wrong - wraps.sum(0)) > 1000)
+    code = CODES["CKKS, special prime"]
+    assert isinstance(code, CKKSCode)
+    key = SecretKey(code)
+    bound = code.largest
+    vector = np.where((np.arange(code.slots) < code.slots // 2) & (np.arange(code.slots) % 2 == 1), -bound, bound)
+    total = _sum(code, [key.encrypt(vector)] * 4)
+    assert code.parameters.scale_for(4 * bound) < code.scale, "the chosen scale would leave room"
+    slots = raw.floats(key, total)
+    assert np.abs(slots - 4 * (vector[: len(slots)] + 1j * vector[len(slots) :])).min() > 1000
+    wrapped = CKKSCode(code.parameters, 2.0**60 / 2**30 / 2)  # q a multiple of the scale, but for its last bits
+    wrapping = SecretKey(wrapped)
+    constant = np.full(code.slots, wrapped.largest)
+    constant[code.slots // 2 :] = 0
+    wrong = wrapping.decrypt(_sum(wrapped, [wrapping.encrypt(constant)] * 4))
+    assert not np.array_equal(wrong, 4 * constant), "and no failure"
 
 
-@given(bits=st.integers(1, 58))
-def test_scale_leaves_room_for_the_largest_sum(bits: int) -> None:
-    largest = 2**bits - 1
-    scale = PARAMETERS.scale_for(largest)
-    assert largest * scale + scale <= 2**58  # q/2 ≥ 2^58
+def test_overflow_is_silent_in_bfv_itself() -> None:
+    code = CODES["BFV, one prime"]
+    key = SecretKey(code)
+    t = code.parameters.plain_modulus
+    vector = np.full(code.slots, code.largest)
+    assert np.array_equal(key.decrypt(_sum(code, [key.encrypt(vector)] * 2)), 2 * vector - t)
 
 
 # --- refusals -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("degree", "moduli"), [(2048, (30, 30)), (4096, (60, 50)), (4096, (50, 60))])
-def test_refuses_more_bits_than_128_bit_security_allows(degree: int, moduli: tuple[int, int]) -> None:
-    with pytest.raises(ConfigurationError, match="128-bit"):
-        CKKSParameters(degree=degree, moduli=moduli)
-
-
-@pytest.mark.parametrize("degree", sorted(MAX_MODULUS_BITS))
-def test_the_security_table_is_that_of_seal(degree: int) -> None:
-    """SEAL takes moduli at the limit and refuses one bit more."""
-    limit, parts = MAX_MODULUS_BITS[degree], 2 if degree < 8192 else 8
-    sizes = [limit // parts + (i < limit % parts) for i in range(parts)]
-    tenseal.context(tenseal.SCHEME_TYPE.CKKS, degree, coeff_mod_bit_sizes=sizes, n_threads=1)
-    sizes[-1] += 1
-    with pytest.raises(ValueError, match="set correctly"):
-        tenseal.context(tenseal.SCHEME_TYPE.CKKS, degree, coeff_mod_bit_sizes=sizes, n_threads=1)
-
-
-@pytest.mark.parametrize(("degree", "moduli"), [(1024, (27, 27)), (4000, (60, 49)), (4096, (60,)), (8192, (61, 60))])
-def test_refuses_unknown_rings(degree: int, moduli: tuple[int, int]) -> None:
-    with pytest.raises(ConfigurationError):
-        CKKSParameters(degree=degree, moduli=moduli)
-
-
-def test_wrong_key_is_refused(key: SecretKey) -> None:
-    data = key.public.encrypt(np.zeros(SLOTS), SCALE)
+def test_wrong_key_is_refused(key: SecretKey, by: PublicKey | SecretKey) -> None:
+    data = by.encrypt(np.zeros(key.code.slots, dtype=np.int64))
     with pytest.raises(DecryptionFailed) as failure:
-        SecretKey(PARAMETERS).decrypt(data, scale=SCALE, tolerance=0.25)
+        SecretKey(key.code).decrypt(data)
     assert failure.value.value is None, "no decrypted value in the error"
 
 
 def test_sum_under_two_keys_is_refused(key: SecretKey) -> None:
-    adder = Adder(PARAMETERS, SCALE)
-    total = adder.load(key.public.encrypt(np.ones(SLOTS), SCALE))
-    adder.add(total, adder.load(SecretKey(PARAMETERS).public.encrypt(np.ones(SLOTS), SCALE)))
+    ones = np.ones(key.code.slots, dtype=np.int64)
+    total = _sum(key.code, [key.encrypt(ones), SecretKey(key.code).encrypt(ones)])
     with pytest.raises(DecryptionFailed):
-        key.decrypt(total.to_bytes(), scale=SCALE, tolerance=0.25)
+        key.decrypt(total)
 
 
 def test_halves_are_refused(key: SecretKey) -> None:
     """A plaintext between the integers: the tolerance is checked, not only the key."""
+    if isinstance(key.code, CKKSCode):
+        fine = SharedSecretKey.from_bytes(CKKSCode(key.code.parameters, key.code.scale / 2), _bytes(key))
+        assert fine.key_id != key.key_id, "a name belongs to a key and a code"
+        odd = np.ones(key.code.slots, dtype=np.int64)
+        assert np.array_equal(fine.decrypt(fine.encrypt(odd)), odd)
+        half = _rescaled(fine.encrypt(odd), fine.code, key.code.scale)
+        with pytest.raises(DecryptionFailed, match="integer"):
+            key.decrypt(half)
+
+
+def _bytes(key: SecretKey) -> bytes:
+    assert isinstance(key, SharedSecretKey)
+    return key.to_bytes()
+
+
+def _rescaled(data: bytes, code: Code, scale: float) -> bytes:
+    """The same ciphertext with another scale written on it."""
+    sealed = Adder(code).load(data).sealed
+    sealed.scale = scale
+    return seal.dump(sealed)
+
+
+@pytest.mark.parametrize("additions", [1, 20])
+def test_more_noise_than_honest_additions_have_is_refused(additions: int) -> None:
+    """Sums of far more ciphertexts than were named: still exact, and no longer what was asked for."""
+    for name, sums in (("CKKS, one prime", 2000), ("BFV, one prime", 2000)):
+        code = CODES[name]
+        key = SecretKey(code)
+        zeros = key.public.encrypt(np.zeros(code.slots, dtype=np.int64))
+        total = _sum(code, [zeros] * sums)  # the same error 2000 times: as much as 4 million have
+        assert not key.decrypt(total).any(), name
+        with pytest.raises(DecryptionFailed):
+            key.decrypt(total, additions=additions)
+        assert not key.decrypt(_sum(code, [zeros] * additions), additions=additions**2).any(), name
+
+
+def test_what_is_refused_is_what_the_proof_for_the_whole_sum_rules_out() -> None:
+    """A sum of many ciphertexts has more chances to be noisy: each is held to the bound for all of them."""
+    code = CKKSCode(_ONE, 2.0**22)
+    one, all_ = (
+        ckks_noise.slot_error(
+            code.parameters,
+            additions=1,
+            slots=count * code.slots,
+            largest=code.largest,
+            scale=code.scale,
+            encryption="public",
+        ).total
+        for count in (1, 2**20)
+    )
+    assert one < all_ < 0.25
+    key, ring = SecretKey(code), seal.context(code.parameters)
+    plain = ring.plaintext()
+    ring.encoder.encode([complex((one + all_) / 2)] * (code.slots // 2), code.scale, plain)  # between the bounds
+    data = seal.dump(key._encryptor.encrypt_symmetric(plain))
     with pytest.raises(DecryptionFailed):
-        key.decrypt(key.public.encrypt(np.full(SLOTS, 0.4), SCALE), scale=SCALE, tolerance=0.25)
+        key.decrypt(data, additions=1)
+    assert not key.decrypt(data, additions=1, ciphertexts=2**20).any()
 
 
-def test_wrong_number_of_values_is_refused(key: SecretKey) -> None:
-    for size in (0, 1, SLOTS - 1, SLOTS + 1):
-        with pytest.raises(ConfigurationError):
-            key.public.encrypt(np.zeros(size), SCALE)
+def test_wrong_number_of_values_is_refused(by: PublicKey | SecretKey) -> None:
+    slots = by.code.slots
+    for size in (0, 1, slots - 1, slots + 1):
+        with pytest.raises(ConfigurationError, match="holds"):
+            by.encrypt(np.zeros(size, dtype=np.int64))
+    for kind in (np.float64, np.uint64, np.bool_, np.complex128, object):
+        with pytest.raises(ConfigurationError, match="integers"):
+            by.encrypt(np.zeros(slots, dtype=kind))
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 2.0**28, -(2.0**28)])
-def test_values_that_would_wrap_are_refused_and_not_shown(key: SecretKey, value: float) -> None:
-    values = np.zeros(SLOTS)
-    values[3] = value
-    with pytest.raises(ConfigurationError) as refusal:
-        key.public.encrypt(values, SCALE)
-    assert refusal.value.value is None
+def test_values_that_would_wrap_are_refused_and_not_shown(by: PublicKey | SecretKey) -> None:
+    for value in (by.code.largest + 1, -by.code.largest - 1, np.iinfo(np.int64).min, np.iinfo(np.int64).max):
+        values = np.zeros(by.code.slots, dtype=np.int64)
+        values[3] = value
+        with pytest.raises(ConfigurationError) as refusal:
+            by.encrypt(values)
+        assert refusal.value.value is None
 
 
-def test_foreign_ciphertexts_are_malformed(key: SecretKey) -> None:
-    """TenSEAL would take each of these without a word, or fail in its own way."""
-    adder = Adder(PARAMETERS, SCALE)
-    good = key.public.encrypt(np.zeros(SLOTS), SCALE)
-    larger = SecretKey(CKKSParameters(degree=8192)).public.encrypt(np.zeros(4096), SCALE)
-    short = bytes(tenseal.ckks_vector(key.public._context, [1.0, 2.0], SCALE).serialize())
-    multiplying = tenseal.context(tenseal.SCHEME_TYPE.CKKS, 4096, coeff_mod_bit_sizes=[60, 49], n_threads=1)
-    multiplying.auto_relin = multiplying.auto_rescale = False
-    root = tenseal.ckks_vector(multiplying, [1.0] * SLOTS, SCALE**0.5)
-    three_parts = bytes((root * root).serialize())
-    other_scale = key.public.encrypt(np.zeros(SLOTS), SCALE / 2)
-    for data in (b"", good[:-1], good[1:], good[: len(good) // 2], larger, short, three_parts, other_scale):
+def test_foreign_ciphertexts_are_malformed(key: SecretKey, by: PublicKey | SecretKey) -> None:
+    """SEAL would take some of these without a word, or fail in its own way."""
+    code = key.code
+    zeros = np.zeros(code.slots, dtype=np.int64)
+    good = by.encrypt(zeros)
+    others = [other for other in CODES.values() if other != code]
+    foreign = [SecretKey(other).encrypt(np.zeros(other.slots, dtype=np.int64)) for other in others]
+    header = bytearray(good)
+    header[8] ^= 1
+    scaled = _rescaled(good, code, 2.0 * code.scale)
+    cases = [b"", good[:7], good[:-1], good[1:], good + b"\0", good[: len(good) // 2], bytes(header), scaled, *foreign]
+    cases += [key.public.to_bytes(), bytes(len(good))]
+    for data in cases:
         with pytest.raises(MalformedMessage):
-            adder.load(data)
-        with pytest.raises((MalformedMessage, DecryptionFailed)):
-            key.decrypt(data, scale=SCALE, tolerance=0.25)
+            Adder(code).load(data)
+        with pytest.raises(MalformedMessage):
+            key.decrypt(data)
+
+
+def test_three_polynomials_and_other_forms_are_malformed(key: SecretKey) -> None:
+    code = key.code
+    ring, one = seal.context(code.parameters), np.ones(code.slots, dtype=np.int64)
+    sealed, factor = (Adder(code).load(key.encrypt(one)).sealed for _ in range(2))
+    sealed.scale = factor.scale = 1.0  # SEAL has no room for a product at the code's scale
+    ring.evaluator.multiply_inplace(sealed, factor)
+    assert sealed.size() == 3
+    sealed.scale = code.scale
+    other = Adder(code).load(key.encrypt(one)).sealed
+    (ring.evaluator.transform_from_ntt_inplace if ring.transformed else ring.evaluator.transform_to_ntt_inplace)(other)
+    for data in (seal.dump(sealed), seal.dump(other)):
+        with pytest.raises(MalformedMessage):
+            Adder(code).load(data)
+
+
+def test_ciphertexts_mod_qp_are_malformed() -> None:
+    """At the key's level, where public keys live: SEAL encrypts zero there when told to."""
+    for name in ("CKKS, special prime", "BFV, special prime"):
+        code = CODES[name]
+        ring = seal.context(code.parameters).seal
+        sealed = sealapi.Ciphertext()
+        encryptor = sealapi.Encryptor(ring, sealapi.KeyGenerator(ring).secret_key())
+        encryptor.encrypt_zero_symmetric(ring.key_parms_id(), sealed)
+        sealed.scale = code.scale
+        assert sealed.coeff_modulus_size() == 2
+        with pytest.raises(MalformedMessage):
+            Adder(code).load(seal.dump(sealed))
+
+
+def test_a_ciphertext_that_hides_nothing_is_malformed(key: SecretKey) -> None:
+    """c₁ = 0 and c₀ = 0, which SEAL calls transparent: made by hand, and as a sum that cancels."""
+    code, adder = key.code, Adder(key.code)
+    ring = seal.context(code.parameters)
+    blank = sealapi.Ciphertext(ring.seal)
+    blank.resize(ring.seal, ring.seal.first_parms_id(), 2)
+    blank.scale = code.scale
+    with pytest.raises(MalformedMessage):
+        adder.load(seal.dump(blank))
+    total = adder.load(key.encrypt(np.ones(code.slots, dtype=np.int64)))
+    minus = adder.load(total.to_bytes())
+    negative = sealapi.Ciphertext()
+    ring.evaluator.negate(minus.sealed, negative)
+    minus.sealed = negative
+    with pytest.raises(MalformedMessage, match="hides"):
+        adder.add(total, minus)
+
+
+def test_flipped_bits_end_in_a_typed_error_or_in_a_decryption(key: SecretKey) -> None:
+    """Nothing but typed errors. CKKS shows every flip, as slots between integers; BFV need not: see the next test."""
+    vector = np.arange(key.code.slots, dtype=np.int64)
+    data = bytearray(key.encrypt(vector))
+    rng, undetected = np.random.default_rng(3), 0
+    for position in [*range(16), *rng.integers(16, len(data), 60).tolist()]:
+        data[position] ^= 1 << int(rng.integers(8))
+        with contextlib.suppress(MalformedMessage, DecryptionFailed):
+            undetected += not np.array_equal(key.decrypt(bytes(data)), vector)
+        data = bytearray(key.encrypt(vector))
+    if isinstance(key.code, CKKSCode):
+        assert undetected == 0
+
+
+def test_bfv_does_not_show_a_change_by_a_multiple_of_q_over_t() -> None:
+    """Why ciphertexts are authenticated: adding an encryption of ones changes every integer and fails nowhere."""
+    code = CODES["BFV, one prime"]
+    key, ones = SecretKey(code), np.ones(code.slots, dtype=np.int64)
+    assert np.array_equal(key.decrypt(_sum(code, [key.encrypt(ones), key.public.encrypt(ones)])), 2 * ones)
 
 
 @given(data=st.binary(max_size=300))
-def test_random_bytes_are_malformed(adder: Adder, data: bytes) -> None:
-    with pytest.raises(MalformedMessage):
-        adder.load(data)
+def test_random_bytes_are_malformed(data: bytes) -> None:
+    for code in CODES.values():
+        with pytest.raises(MalformedMessage):
+            Adder(code).load(data)
+        framed = b"\x5e\xa1\x10\x04\x03\x02\x00\x00" + (16 + len(data)).to_bytes(8, "little") + data
+        with pytest.raises(MalformedMessage):
+            Adder(code).load(framed)
+        with pytest.raises(MalformedMessage):
+            PublicKey(code, framed)
+        with pytest.raises(MalformedMessage):
+            SharedSecretKey.from_bytes(code, framed)
 
 
-@pytest.mark.parametrize("data", [b"", b"key", bytes(1000)])
-def test_foreign_public_keys_are_malformed(data: bytes) -> None:
-    with pytest.raises(MalformedMessage):
-        PublicKey(PARAMETERS, data)
+def test_foreign_keys_are_malformed(key: SecretKey) -> None:
+    other = SharedSecretKey(next(code for code in CODES.values() if code.parameters != key.code.parameters))
+    for data in (b"", b"key", bytes(1000), other.public.to_bytes(), key.public.to_bytes()[:-1], _bytes(key)):
+        with pytest.raises(MalformedMessage):
+            PublicKey(key.code, data)
+    for data in (b"", b"key", bytes(1000), other.to_bytes(), _bytes(key)[:-1], key.public.to_bytes()):
+        with pytest.raises(MalformedMessage) as refusal:
+            SharedSecretKey.from_bytes(key.code, data)
+        assert str(refusal.value.value) == f"{len(data)} bytes"
+
+
+# --- seeds ----------------------------------------------------------------------------------------------------------
+
+
+def test_seeded_uploads_are_half_as_large(key: SecretKey) -> None:
+    vector = np.arange(key.code.slots, dtype=np.int64)
+    seeded, full = key.encrypt(vector), key.public.encrypt(vector)
+    assert len(seeded) <= 0.51 * len(full)
+    assert len(Adder(key.code).load(seeded).to_bytes()) > 0.95 * len(full), "an aggregate is not seeded"
+
+
+def test_seeds_are_fresh_and_found(key: SecretKey) -> None:
+    vector, adder = np.zeros(key.code.slots, dtype=np.int64), Adder(key.code)
+    uploads = [key.encrypt(vector) for _ in range(20)]
+    seeds = [adder.seed_of(upload) for upload in uploads]
+    assert None not in seeds
+    assert len({*seeds}) == 20
+    assert [adder.seed_of(upload) for upload in uploads] == seeds, "of the seed, not of the call"
+    first = adder.load(uploads[0])
+    assert first.seed == seeds[0]
+    adder.add(first, adder.load(uploads[1]))
+    assert first.seed is None, "a sum has none"
+    full = key.public.encrypt(vector)
+    assert adder.seed_of(full) is adder.load(full).seed is None
+
+
+def test_two_vectors_under_one_seed_share_its_name() -> None:
+    """The repeat that a server must refuse: SEAL is given one seed twice, as a broken generator would."""
+    for name in ("CKKS, one prime", "BFV, one prime"):
+        code = CODES[name]
+        ring = seal.context(code.parameters)
+        chosen = ring.seal.key_context_data().parms()
+        chosen.set_random_generator(sealapi.Blake2xbPRNGFactory([1] * 8))
+        broken = sealapi.SEALContext(chosen, True, sealapi.SEC_LEVEL_TYPE.TC128)
+        encryptor = sealapi.Encryptor(broken, sealapi.KeyGenerator(broken).secret_key())
+        uploads = [seal.dump(encryptor.encrypt_symmetric(code.encode(np.full(code.slots, i)))) for i in (1, 2)]
+        assert uploads[0] != uploads[1]
+        assert Adder(code).seed_of(uploads[0]) == Adder(code).seed_of(uploads[1])
+
+
+@pytest.mark.parametrize("parameters", [(2048, (20,)), (2048, (32,)), (2048, (38,)), (8192, (60, 60))], ids=str)
+def test_seeded_and_full_are_told_apart_by_size(parameters: tuple[int, tuple[int, ...]]) -> None:
+    """How far SEAL's compression is from the entropy depends on the bits of q: 20 and 38 are bad, 32 and 60 good."""
+    code = CKKSCode(CKKSParameters(degree=parameters[0], moduli=parameters[1]), 4.0)
+    key, zeros = SecretKey(code), np.zeros(code.slots, dtype=np.int64)
+    assert Adder(code).seed_of(key.encrypt(zeros)) is not None
+    assert Adder(code).seed_of(key.public.encrypt(zeros)) is None
 
 
 # --- secrets --------------------------------------------------------------------------------------------------------
 
 
-def test_encryption_is_randomised(key: SecretKey) -> None:
-    assert key.public.encrypt(np.zeros(SLOTS), SCALE) != key.public.encrypt(np.zeros(SLOTS), SCALE)
+def test_encryption_is_randomised(by: PublicKey | SecretKey) -> None:
+    zeros = np.zeros(by.code.slots, dtype=np.int64)
+    assert by.encrypt(zeros) != by.encrypt(zeros)
 
 
-def test_keys_differ() -> None:
-    assert SecretKey(PARAMETERS).public.key_id != SecretKey(PARAMETERS).public.key_id
+def test_seal_seeds_itself_from_the_operating_system(key: SecretKey) -> None:
+    assert seal.context(key.code.parameters).seal.key_context_data().parms().random_generator().use_random_seed()
 
 
-def test_the_adder_holds_no_key(key: SecretKey, adder: Adder) -> None:
-    context = adder._context
-    assert not context.has_secret_key()
-    assert not context.has_public_key()
-    with pytest.raises(ValueError, match="secret_key"):
-        adder.load(key.public.encrypt(np.zeros(SLOTS), SCALE))._vector.decrypt()
-
-
-def test_the_public_key_holds_no_secret(key: SecretKey) -> None:
-    context = tenseal.context_from(key.public.to_bytes(), n_threads=1)
-    assert not context.has_secret_key()
-    with pytest.raises(ValueError, match="secret_key"):
-        tenseal.ckks_vector_from(context, key.public.encrypt(np.zeros(SLOTS), SCALE)).decrypt()
-    assert PublicKey(PARAMETERS, key.public.to_bytes()).key_id == key.public.key_id
+def test_keys_differ(key: SecretKey) -> None:
+    kinds = [SecretKey(key.code), SecretKey(key.code), SharedSecretKey(key.code), SharedSecretKey(key.code)]
+    assert len({one.key_id for one in kinds} | {key.key_id}) == 5
+    assert all(len(one.key_id) == 16 for one in kinds)
+    assert kinds[0].key_id == kinds[0].public.key_id
 
 
 def test_secret_keys_are_not_shown_copied_or_pickled(key: SecretKey) -> None:
-    assert repr(key) == f"<CKKS secret key {key.public.key_id.hex()}>"
-    assert "object at" not in repr(key.public)
+    alone = SecretKey(key.code)
+    scheme = "CKKSCode" if isinstance(key.code, CKKSCode) else "BFVCode"
+    assert repr(alone) == f"<{scheme} secret key {alone.key_id.hex()}>"
+    assert repr(alone.public) == f"<{scheme} public key {alone.key_id.hex()}>"
+    assert repr(key) == f"<{scheme} secret key {key.key_id.hex()}>"
     for move in (copy.copy, copy.deepcopy, pickle.dumps):
         with pytest.raises(TypeError, match="not copied"):
-            move(key)
+            move(alone)
+
+
+def test_shared_keys_pickle_and_decrypt_elsewhere(key: SecretKey) -> None:
+    assert isinstance(key, SharedSecretKey)
+    twin = pickle.loads(pickle.dumps(key))
+    assert (twin.key_id, twin.code, twin.key_bytes) == (key.key_id, key.code, len(key.to_bytes()))
+    vector = np.arange(key.code.slots, dtype=np.int64)
+    assert np.array_equal(twin.decrypt(key.encrypt(vector)), vector)
+    assert np.array_equal(key.decrypt(twin.encrypt(vector)), vector)
+    assert np.array_equal(key.decrypt(twin.public.encrypt(vector)), vector)
+
+
+def _encrypt_there(key: PublicKey | SharedSecretKey, queue: multiprocessing.Queue[tuple[bytes, bytes]]) -> None:
+    queue.put((key.key_id, key.encrypt(np.full(key.code.slots, 7))))
+
+
+def test_keys_encrypt_in_a_spawned_process() -> None:
+    """Contexts are not pickled: they are rebuilt from the parameters."""
+    spawn = multiprocessing.get_context("spawn")
+    held = SharedSecretKey(CODES["BFV, one prime"])
+    alone = SecretKey(CODES["CKKS, one prime"])
+    queue = spawn.Queue()
+    for sender, key in ((held, held), (alone.public, alone)):
+        process = spawn.Process(target=_encrypt_there, args=(sender, queue))
+        process.start()
+        name, data = queue.get(timeout=60)
+        process.join(timeout=60)
+        assert name == key.key_id
+        assert (key.decrypt(data) == 7).all()
+
+
+def test_the_adder_and_the_public_key_hold_no_secret(key: SecretKey) -> None:
+    assert [*vars(Adder(key.code))] == ["code"]
+    public = PublicKey(key.code, key.public.to_bytes())
+    assert public.key_id == key.public.key_id
+    with pytest.raises((RuntimeError, ValueError)):
+        public._encryptor.encrypt_symmetric(key.code.encode(np.zeros(key.code.slots, dtype=np.int64)))
+
+
+def test_files_for_seal_are_private_and_gone(key: SecretKey, monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> None:
+    """Without memfd, as on macOS."""
+    import os
+    import pathlib
+    import tempfile
+
+    monkeypatch.delattr(os, "memfd_create")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    zeros = np.zeros(key.code.slots, dtype=np.int64)
+    with seal._file() as (_, path):
+        assert pathlib.Path(path).parent == tmp_path
+        assert pathlib.Path(path).stat().st_mode & 0o777 == 0o600
+    assert not key.decrypt(key.encrypt(zeros)).any()
+    with pytest.raises(MalformedMessage):
+        key.decrypt(key.encrypt(zeros)[:-1])
+    assert not list(pathlib.Path(str(tmp_path)).iterdir())

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from phe import paillier as phe_paillier
 from phe import util as phe_util
 
-from fedpriv.crypto.paillier import SECURITY_BITS, PublicKey, SecretKey
+from fedpriv.crypto.paillier import SECURITY_BITS, PublicKey, SecretKey, SharedSecretKey
 from fedpriv.errors import ConfigurationError, MalformedMessage
 
 KEY = SecretKey(2048)
@@ -131,3 +131,23 @@ def test_what_no_encryption_is_cannot_be_loaded() -> None:
     for value in (key.public._key.n, 7 * key._key.p):
         with pytest.raises(MalformedMessage):
             key.public.load(key.public.dump(int(value)))
+
+
+def test_a_shared_key_travels_and_decrypts() -> None:
+    key = SharedSecretKey(2048)
+    assert str(key._key.p) not in repr(key)
+    for moved in (pickle.loads(pickle.dumps(key)), SharedSecretKey.from_bytes(key.to_bytes())):
+        assert isinstance(moved, SharedSecretKey)
+        assert moved.public.key_id == key.public.key_id
+        assert moved.decrypt(key.public.encrypt(7)) == 7
+    assert len(key.to_bytes()) == key.key_bytes == 256
+
+
+@pytest.mark.parametrize("data", [b"", b"\1" * 10, b"\xff" * 257, b"\xff" * 256, b"\xff" * 128 + bytes(127) + b"\3"])
+def test_a_broken_shared_key_is_refused(data: bytes) -> None:
+    with pytest.raises((MalformedMessage, ConfigurationError)):
+        SharedSecretKey.from_bytes(data)
+
+
+def test_public_keys_travel() -> None:
+    assert pickle.loads(pickle.dumps(KEY.public)).key_id == KEY.public.key_id

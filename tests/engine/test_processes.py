@@ -6,6 +6,7 @@ import pickle
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from fedpriv.aggregation import hosting, perform
 from fedpriv.aggregation.protocol import Inputs
 from fedpriv.engine.crews import WorkerCrew
 from fedpriv.engine.processes import Processes
-from fedpriv.errors import ConfigurationError, NonFiniteInput, RoundAborted
+from fedpriv.errors import ConfigurationError, DecryptionFailed, NonFiniteInput, RoundAborted, UnexpectedMessage
 from fedpriv.network import Message, Network, Wire
 from fedpriv.threat import SERVER, client
 
@@ -80,6 +81,29 @@ def test_a_workers_refusal_is_the_errors_of_the_role(crew: WorkerCrew) -> None:
     with pytest.raises(type(there.value)):
         perform(deployed(fp.SecureAggregation()), SESSION, Wire(Network(), tamper=flip), Counting(), SERVER)
     assert attempt(crew, Wire(Network()))[0].contributors == tuple(range(N))  # the workers are fit for the next attempt
+
+
+class Failing:
+    """A role whose step fails after a while."""
+
+    def __init__(self, error: type[RoundAborted], seconds: float) -> None:
+        self.error, self.seconds = error, seconds
+
+    def step(self, stage: str) -> Any:
+        time.sleep(self.seconds)
+        raise self.error("No rule.", remedy="None.")
+
+
+def test_a_failed_decryption_is_not_hidden_by_what_another_client_refused(crew: WorkerCrew) -> None:
+    """An aborted round is followed by the next one; after a decryption that failed there must be none."""
+    hosts = crew.hosts()
+    roles = {client(index): Failing(UnexpectedMessage, 0.0) for index in range(3)}
+    roles |= {client(index): Failing(DecryptionFailed, 0.5) for index in range(3, 6)}  # in the other worker
+    hosts.open(roles)  # type: ignore[arg-type]
+    with pytest.raises(DecryptionFailed):
+        list(hosts.act("decrypt", list(roles)))
+    hosts.close()
+    assert list(crew.map(abs, [-1, -2])) == [1, 2], "the workers are fit"
 
 
 def test_an_abort_in_the_middle_of_the_upload_leaves_workers_fit(crew: WorkerCrew) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import fedpriv as fp
-from fedpriv.aggregation.homomorphic import HomomorphicDeployment
+from fedpriv.aggregation.homomorphic.deployment import HomomorphicDeployment
 from fedpriv.aggregation.secagg import Client
 from fedpriv.errors import DataError, TooFewSurvivors, TrainingFailed, without_frames
 from fedpriv.learning.update import Update, per_client

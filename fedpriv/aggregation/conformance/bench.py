@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -11,7 +12,7 @@ import numpy as np
 from fedpriv.aggregation.performance import perform
 from fedpriv.aggregation.protocol import Aggregator, ClientRole, Deployment, Releaser, Role, Session, Sum, Terms
 from fedpriv.encoding import Integers
-from fedpriv.errors import ConfigurationError
+from fedpriv.errors import ConfigurationError, TooFewSurvivors
 from fedpriv.network import Message, Network, Schedule, Tamper, Wire
 from fedpriv.threat import CLIENT, Party, client
 
@@ -48,7 +49,8 @@ class Bench:
     bytes_tolerance: float = 0.0
     seed: int = 0
     _deployments: dict[int, tuple[Deployment, Terms]] = field(default_factory=dict, init=False, repr=False)
-    _attempt: int = field(default=0, init=False, repr=False)
+    _attempts: list[int] = field(default_factory=list, init=False, repr=False)
+    """Round → its attempts so far."""
 
     def __post_init__(self) -> None:
         self.rng = np.random.default_rng(self.seed)
@@ -86,11 +88,17 @@ class Bench:
             self._deployments[size] = self.fresh_deployment(size)
         return self._deployments[size]
 
-    def session(self, cohort: int | None = None, *, round: int = 0, context: bytes = b"context") -> Session:
-        """A new attempt; the participants' indices have gaps."""
-        self._attempt += 1
+    def session(self, cohort: int | None = None, *, round: int | None = None, context: bytes = b"context") -> Session:
+        """A new attempt, of a new round unless one is given; the participants' indices have gaps.
+
+        A round has one sum at most: only one that ended without a sum is given another attempt.
+        """
+        if round is None:
+            round = len(self._attempts)
+            self._attempts.append(0)
+        attempt, self._attempts[round] = self._attempts[round], self._attempts[round] + 1
         indices = tuple(3 * i + 1 for i in range(self.cohort if cohort is None else cohort))
-        return Session(round=round, attempt=self._attempt, participants=indices, context=context)
+        return Session(round=round, attempt=attempt, participants=indices, context=context)
 
     def vectors(self, session: Session, length: int | None = None) -> Vectors:
         """Random inputs over the whole permitted interval."""
@@ -115,17 +123,30 @@ class Bench:
         performed = Altered(deployment, alter) if alter else deployment
         return perform(performed, session, carrier, inputs(vectors), self.aggregator.threat_model.releaser)
 
-    def kinds(self, *, round: int = 0) -> dict[Kind, list[Message]]:
+    def kinds(self) -> dict[Kind, list[Message]]:
         """The messages of a clean attempt, by kind."""
-        kinds: dict[Kind, list[Message]] = {}
-
-        def record(message: Message) -> Message:
-            kinds.setdefault(kind_of(message), []).append(message)
-            return message
-
-        session = self.session(round=round)
-        self.run(session, self.vectors(session), tamper=record)
+        session, kinds = self.session(), dict[Kind, list[Message]]()
+        self.run(session, self.vectors(session), tamper=_recording(kinds))
         return kinds
+
+    def unfinished(self, session: Session) -> dict[Kind, list[Message]]:
+        """The messages of an attempt that ends before its last stage, without a sum, by kind.
+
+        Where clients upload in the last stage, it goes to the end.
+        """
+        kinds, last = dict[Kind, list[Message]](), self.deployment()[0].stages[-1].name
+        alter = None if last == upload_stage(self) else _ending_at(last)
+        with suppress(TooFewSurvivors):
+            self.run(session, self.vectors(session), tamper=_recording(kinds), alter=alter)
+        return kinds
+
+
+def _recording(kinds: dict[Kind, list[Message]]) -> Tamper:
+    def record(message: Message) -> Message:
+        kinds.setdefault(kind_of(message), []).append(message)
+        return message
+
+    return record
 
 
 class Proxy:
@@ -148,6 +169,16 @@ class Proxy:
         if not isinstance(self._inner, Releaser):
             raise ConformanceFailure("The releaser has no result.")
         return self._inner.result()
+
+
+def _ending_at(last: str) -> Alter:
+    class Ends(Proxy):
+        def step(self, stage: str) -> list[Message]:
+            if stage == last:
+                raise TooFewSurvivors("The attempt goes on.", remedy="Start another.")
+            return super().step(stage)
+
+    return lambda party, role: Ends(role)
 
 
 class Altered:

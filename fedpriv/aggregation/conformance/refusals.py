@@ -20,6 +20,7 @@ from fedpriv.aggregation.conformance.bench import (
     kind_of,
 )
 from fedpriv.aggregation.performance import perform
+from fedpriv.aggregation.protocol import Session
 from fedpriv.encoding import Integers
 from fedpriv.errors import (
     EncodingError,
@@ -98,9 +99,10 @@ def check_refuses_duplicates(bench: Bench) -> None:
 
 def check_refuses_replays(bench: Bench) -> None:
     """A message of another attempt or another round, put in the place of the same message of this one, is refused."""
-    for round in (0, 1):
-        for kind, (old, *_) in bench.kinds(round=round).items():
-            refused(bench, kind, _instead(old), ProtocolError, f"a replayed {kind} of round {round}")
+    before = bench.session()
+    for kind, (old, *_) in bench.unfinished(before).items():
+        for session, of in ((bench.session(round=before.round), "attempt"), (bench.session(), "round")):
+            refused(bench, kind, _instead(old), ProtocolError, f"a replayed {kind} of another {of}", session)
 
 
 def check_refuses_wrong_parties(bench: Bench) -> None:
@@ -170,7 +172,14 @@ def expect(error: type[FedprivError], what: str, action: Callable[..., object], 
     raise ConformanceFailure(f"{what} should raise {error.__name__}; nothing happened.")
 
 
-def refused(bench: Bench, kind: Kind, change: Change, error: type[FedprivError], what: str) -> None:
+def refused(
+    bench: Bench,
+    kind: Kind,
+    change: Change,
+    error: type[FedprivError],
+    what: str,
+    session: Session | None = None,
+) -> None:
     """The first message of a kind that the change alters is altered under way; the attempt must end with this error.
 
     Where it alters none (that is who it came from, or went to, anyway) there is nothing to refuse.
@@ -185,7 +194,7 @@ def refused(bench: Bench, kind: Kind, change: Change, error: type[FedprivError],
             done.append(message)
         return changed
 
-    session = bench.session()
+    session = session or bench.session()
     try:
         bench.run(session, bench.vectors(session), tamper=tamper)
     except error:

@@ -1,13 +1,14 @@
 """Homomorphic aggregation under Paillier: exact integers, many lanes in one plaintext.
 
 **Lanes.** A client's coordinate v, |v| ≤ A (room for a client's noise included), becomes the non-negative lane value
-v + A ≤ 2A; anything else is refused before packing. Lanes of w bits stand side by side in one plaintext, lane i times
-2^(wi). Lanes do not wrap, they carry: a sum of 2^w would damage the neighbour. With at most K contributors a lane's sum
-is at most 2AK < 2^w, so no lane ever carries, and the sum of L lanes is below 2^(wL). After decryption the authority
-cuts the lanes apart and subtracts A once for each *included* contributor.
+v + A ≤ 2A; anything else is refused before packing. Lanes are the digits of one plaintext, lane i times Bⁱ. They do not
+wrap, they carry: a sum of B would damage the neighbour. With at most K contributors a lane's sum is at most 2AK, so
+that with B = 2AK + 1 no lane ever carries, and the sum of L lanes is below Bᴸ. After decryption the holder of the key
+takes the digits apart and subtracts A once for each *included* contributor. A is the terms' bound with all of its
+headroom for noise, so that noise needs no bits of its own.
 
 **Counting.** Above the lanes stands a field of 64 bits to which every client adds 1. The plaintext stays below
-2^(wL + 64) ≤ 2^(bits − 1) ≤ n, so nothing wraps mod n. The authority checks that the field equals the number of
+Bᴸ · 2^64 ≤ 2^(bits − 1) ≤ n, so nothing wraps mod n. Who decrypts checks that the field equals the number of
 contributors that the server names: under a wrong key it does so with probability below 2^-62, and a slip in the
 additions shows.
 """
@@ -15,18 +16,19 @@ additions shows.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 
 import numpy as np
 
-from fedpriv.aggregation.homomorphic import HomomorphicDeployment, bounded, check_terms, client_bound
-from fedpriv.aggregation.homomorphic_costs import PROBES, Rates, Volume, measure, rows
-from fedpriv.aggregation.keys import KeyAuthority, check_keys
+from fedpriv.aggregation.homomorphic.costs import PROBES, Rates, Volume, measure, probe, rows
+from fedpriv.aggregation.homomorphic.deployment import HomomorphicDeployment
+from fedpriv.aggregation.homomorphic.keys import KeyAuthority, KeyModel, check_keys
+from fedpriv.aggregation.homomorphic.parts import bounded, check_terms, client_bound
 from fedpriv.aggregation.protocol import Terms
 from fedpriv.crypto import paillier
 from fedpriv.encoding import Bounded, Domain, Integers
-from fedpriv.errors import DecryptionFailed, MalformedMessage
+from fedpriv.errors import DecryptionFailed, EncodingOverflow, MalformedMessage
 from fedpriv.network import StageCost
 from fedpriv.threat import ThreatModel
 
@@ -37,19 +39,19 @@ MESSAGE_BYTES = 2**16
 
 @dataclass(frozen=True, kw_only=True)
 class Paillier:
-    """Clients encrypt under the authority's Paillier key, the server multiplies ciphertexts, the authority decrypts.
+    """Clients encrypt under Paillier, the server multiplies ciphertexts, whoever holds the secret key decrypts the sum.
 
-    A coordinate takes about 2·(bits + log₂ cohort) bits. Slow: tens of milliseconds for a ciphertext of about a hundred
-    coordinates.
+    A coordinate takes about 2·(bits + log₂ cohort) bits, up and across, under every key model: there is no seed to send
+    in a ciphertext's place. Slow: tens of milliseconds for a ciphertext of about a hundred coordinates.
 
     **Guarantees** The exact integer sum, or an error; lanes are proved not to carry. Every ciphertext is freshly
-    randomised. The server's view is computationally hidden, at 128 bits with a 3072-bit key, 112 bits with 2048.
+    randomised. Ciphertexts are computationally hidden, at 128 bits with a 3072-bit key, 112 bits with 2048.
 
-    **Assumes** Decisional composite residuosity; honest encryptions and additions (IND-CPA, nothing more). See
-    :class:`KeyAuthority` for the parties.
+    **Assumes** Decisional composite residuosity; honest encryptions and additions (IND-CPA plus correctness, nothing
+    more). See the key model for the parties.
 
-    **Does not hide** Vectors from server and authority together. Ciphertexts are malleable: nothing is claimed where
-    someone crafts them and sees decryptions.
+    **Does not hide** Vectors from the parties that together hold ciphertexts and key. Ciphertexts are malleable:
+    nothing is claimed where someone crafts them and sees decryptions.
 
     **Reference** Paillier 1999 (scheme 1); Zhang et al. 2020, BatchCrypt (section 4, lanes).
 
@@ -61,7 +63,7 @@ class Paillier:
         ConfigurationError: another key size.
     """
 
-    keys: KeyAuthority = field(default_factory=KeyAuthority)
+    keys: KeyModel = field(default_factory=KeyAuthority)
     key_bits: int = 3072
 
     def __post_init__(self) -> None:
@@ -89,17 +91,18 @@ class Paillier:
         return bounded(sum_bound)
 
     def least_contributors(self, cohort: int) -> int:
-        """The authority's minimum."""
+        """The key model's minimum."""
         return self.keys.least_contributors(cohort)
 
     def deploy(self, terms: Terms) -> HomomorphicDeployment:
-        """Make the authority's key; every client gets the public one.
+        """Make the key: every client gets the public half, or the whole where the key model says so.
 
         Raises:
             PlanError: the terms do not fit their domain.
         """
         check_terms(terms)
-        secret = paillier.SecretKey(self.key_bits)
+        shared = self.keys.clients_hold_secret
+        secret = paillier.SharedSecretKey(self.key_bits) if shared else paillier.SecretKey(self.key_bits)
         lanes = Lanes.of(terms, secret.public.plaintext_bits)
         return HomomorphicDeployment(
             scheme="Paillier",
@@ -107,7 +110,7 @@ class Paillier:
             terms=terms,
             parameters=repr((self.key_bits, lanes)).encode(),
             key_id=secret.public.key_id,
-            key_bytes=len(secret.public.to_bytes()),
+            key_bytes=len(secret.public.to_bytes()),  # two primes are as long as their product
             chunks=self._volume(lanes, terms.length).chunks,
             encryptor=PaillierEncryptor(secret.public, lanes),
             adder=PaillierAdder(secret.public),
@@ -117,7 +120,8 @@ class Paillier:
     def estimate(self, terms: Terms, cohort: int) -> tuple[StageCost, ...]:
         """Bytes are exact; CPU seconds from a real round with three clients and one ciphertext each."""
         lanes = Lanes.of(terms, self.key_bits - 1)
-        return rows(_rates(self.key_bits), self._volume(lanes, terms.length), cohort)
+        rates = _rates(replace(self, keys=probe(self.keys)))
+        return rows(rates, self._volume(lanes, terms.length), cohort, self.keys)
 
     def _volume(self, lanes: Lanes, length: int) -> Volume:
         ciphertexts = -(-length // lanes.count)
@@ -130,25 +134,40 @@ class Lanes:
 
     offset: int
     """A: added to each coordinate, so that none is negative."""
-    width: int
-    """w: bits of a lane."""
+    base: int
+    """B: one more than the largest sum of a lane."""
     count: int
     """L: lanes in a plaintext."""
 
     @classmethod
     def of(cls, terms: Terms, plaintext_bits: int) -> Lanes:
         """The narrowest lanes that hold any sum of a cohort."""
-        offset = client_bound(terms)
-        width = max(1, (2 * offset * terms.cohort).bit_length())
-        return cls(offset=offset, width=width, count=(plaintext_bits - COUNTER_BITS) // width)
+        return cls.for_sums(offset=client_bound(terms), cohort=terms.cohort, plaintext_bits=plaintext_bits)
+
+    @classmethod
+    def for_sums(cls, *, offset: int, cohort: int, plaintext_bits: int) -> Lanes:
+        """The narrowest lanes for so many coordinates within ±offset, room for noise included."""
+        base, room = 2 * offset * cohort + 1, 1 << plaintext_bits - COUNTER_BITS
+        count, power = 0, base
+        while power <= room:
+            count, power = count + 1, power * base
+        return cls(offset=offset, base=base, count=count)
 
     def pack(self, vector: Integers) -> Iterator[int]:
-        """``[length] int64`` → plaintexts, the last padded with zeros, the counter of each at 1."""
+        """``[length] int64`` → plaintexts, the last padded with zeros, the counter of each at 1.
+
+        Raises:
+            EncodingOverflow: a coordinate beyond ±offset would borrow from the next lane, or carry into it.
+        """
+        if np.abs(vector).max(initial=0) > self.offset:
+            raise EncodingOverflow(
+                f"A lane holds values within ±{self.offset}.", remedy="Clip and encode with the plan's codec."
+            )
         padded = np.concatenate([vector, np.zeros(-len(vector) % self.count, dtype=np.int64)])
         for block in padded.reshape(-1, self.count).tolist():
             packed = 1
             for value in reversed(block):
-                packed = packed << self.width | value + self.offset
+                packed = packed * self.base + value + self.offset
             yield packed
 
     def unpack(self, plaintext: int, contributors: int) -> list[int]:
@@ -157,14 +176,18 @@ class Lanes:
         Raises:
             DecryptionFailed: the counter is not the number of contributors.
         """
-        if plaintext >> self.width * self.count != contributors:
+        counter, lanes = divmod(plaintext, self.base**self.count)
+        if counter != contributors:
             raise DecryptionFailed(
                 "The counter of a plaintext equals the number of contributors.",
                 value=f"{contributors} named",
                 remedy="A ciphertext was added twice, not at all, or under another key; discard the attempt.",
             )
-        mask, excess = (1 << self.width) - 1, contributors * self.offset
-        return [(plaintext >> self.width * lane & mask) - excess for lane in range(self.count)]
+        sums = []
+        for _ in range(self.count):
+            lanes, digit = divmod(lanes, self.base)
+            sums.append(digit - contributors * self.offset)
+        return sums
 
 
 class PaillierEncryptor:
@@ -185,6 +208,9 @@ class PaillierAdder:
 
     def __init__(self, key: paillier.PublicKey) -> None:
         self._key = key
+
+    def seed_of(self, payload: bytes) -> None:
+        """Paillier ciphertexts have no seed: they travel whole."""
 
     def load(self, payload: bytes) -> list[int]:
         return [self._key.load(part) for part in _cut(payload, self._key.ciphertext_bytes)]
@@ -238,9 +264,8 @@ def _malformed(found: int) -> MalformedMessage:
 
 
 @cache
-def _rates(key_bits: int) -> Rates:
+def _rates(aggregator: Paillier) -> Rates:
     bound = 2**15
     terms = Terms(length=1, input_bound=bound, cohort=PROBES, domain=Bounded(PROBES * bound))
-    length = Lanes.of(terms, key_bits - 1).count
-    full = Terms(length=length, input_bound=bound, cohort=PROBES, domain=terms.domain)
-    return measure(Paillier(key_bits=key_bits).deploy(full), length)
+    length = Lanes.of(terms, aggregator.key_bits - 1).count
+    return measure(aggregator.deploy(replace(terms, length=length)), aggregator.keys, length)

@@ -1,6 +1,16 @@
-"""The envelope of a ciphertext: what it is, for which key and attempt, and a checksum, all checked before it is opened.
+"""The envelope of a ciphertext: what it is, whose, for which key and attempt, all checked before it is deserialised.
 
-The checksum finds damage; it is no signature. Channels are assumed to be authenticated.
+It names scheme, parameters, key, context, round, attempt, chunk and the clients whose vectors the ciphertext adds up.
+
+**Guarantees** A ciphertext of anything else, a replay, and any accidental change are refused. A signed envelope is
+moreover its signer's, for this attempt: nobody else made or changed any part of it.
+
+**Assumes** Where envelopes are not signed, that channels are authenticated: the checksum finds damage, and whoever
+forges an envelope computes a fresh one. Where they are, that the verifier holds the signer's true key.
+
+**Does not hide** Anything. Whether the ciphertext inside was made honestly.
+
+**Reference** RFC 8032 (Ed25519).
 """
 
 from __future__ import annotations
@@ -12,15 +22,17 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fedpriv.crypto import signing
 from fedpriv.errors import AuthenticationFailed, ContextMismatch, MalformedMessage, UnexpectedMessage
 
 MAGIC = b"FPHE"
 VERSION = 1
-SCHEMES = {"CKKS": 1, "Paillier": 2}
+SCHEMES = {"CKKS": 1, "Paillier": 2, "BFV": 3}
 
 # magic, version, scheme, parameters, key, context, round, attempt, chunk, chunks, contributors, payload bytes
 _HEAD = struct.Struct("<4sBB16s16s32sQIIIIQ")
 _CHECKSUM = 32
+_SIGNED = b"fedpriv/homomorphic/upload/v1"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,9 +61,28 @@ class Part(NamedTuple):
     payload: bytes
 
 
-def size(contributors: int, payload: int) -> int:
+def size(contributors: int, payload: int, *, signed: bool = False) -> int:
     """Bytes of an envelope."""
-    return _HEAD.size + 4 * contributors + payload + _CHECKSUM
+    return _HEAD.size + 4 * contributors + payload + _CHECKSUM + (signing.SIGNATURE if signed else 0)
+
+
+def sign(identity: signing.SigningKey, message: bytes) -> bytes:
+    """A sealed envelope with its sender's signature behind it."""
+    return message + identity.sign(_SIGNED + message)
+
+
+def verify(identity: bytes, message: bytes) -> None:
+    """Accept a signed envelope of whoever owns this verification key.
+
+    Raises:
+        AuthenticationFailed: another signer, or a change of any bit.
+    """
+    signing.verify(identity, message[-signing.SIGNATURE :], _SIGNED + message[: -signing.SIGNATURE])
+
+
+def unsigned(message: bytes) -> bytes:
+    """A signed envelope without its signature, which is not looked at."""
+    return message[: -signing.SIGNATURE]
 
 
 def seal(label: Label, chunk: int, contributors: tuple[int, ...], payload: bytes) -> bytes:
