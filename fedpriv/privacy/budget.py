@@ -103,7 +103,8 @@ def solve_noise_multiplier(budget: Budget, setting: Setting) -> float:
         raise PlanError(
             f"A budget names an observer who sees a release; against the {budget.observer} any noise gives ε = 0.",
             value=budget,
-            remedy='Name "public", "participant" or whoever holds the noisy sum.',
+            remedy="Name an observer who is told the noisy sum or a model. Where nobody is, use an aggregator that "
+            "tells somebody (SharedClientKey: tell_server=True).",
         )
     # What is fast to account comes first and brackets what is slow: RDP, then PLD, then PLD of a cut cohort.
     uncut = record and replace(record, max_cohort=None)

@@ -79,6 +79,17 @@ def test_too_coarse_parameters_of_a_users_own_are_refused_in_the_plan() -> None:
         BFV(preset=BFVParameters(degree=2048, moduli=(32,), plain_bits=20)).domain(**plan)
 
 
+@every
+def test_a_preset_of_another_scheme_is_refused_with_where_it_belongs(preset: LatticePreset | PaillierPreset) -> None:
+    for scheme in (CKKS, BFV):
+        if preset.scheme != scheme.scheme:
+            with pytest.raises(ConfigurationError, match=rf"{scheme.scheme} is a name .* That one is ") as refused:
+                scheme(preset=preset.name)
+            assert preset.call in str(refused.value)
+    made = eval(preset.call, {"CKKS": CKKS, "BFV": BFV, "Paillier": Paillier})
+    assert made == aggregator_of(preset, KeyAuthority())
+
+
 # --- capacity -----------------------------------------------------------------------------------------------------
 
 

@@ -171,8 +171,10 @@ def test_budgets_name_somebody_who_sees_a_release(federation: Any, planned: Make
     mechanism = fp.CentralGaussian(clip_norm=1.0, target=target, bits=14)
     told = planned(aggregation=fp.BFV(keys=TOLD), mechanism=mechanism).resolve(federation)
     assert planned_epsilon(told, DELTA, "server") == pytest.approx(2.0, rel=1e-2)
-    with pytest.raises(PlanError, match="any noise gives"):
-        planned(aggregation=fp.BFV(keys=SHARED), mechanism=mechanism).resolve(federation)
+    for observer in ("server", "public"):
+        unseen = replace(mechanism, target=replace(target, observer=observer))
+        with pytest.raises(PlanError, match=rf"against the {observer} any noise gives .* tell_server=True"):
+            planned(aggregation=fp.BFV(keys=SHARED), mechanism=unseen).resolve(federation)
 
 
 def test_what_is_said_before_the_run(federation: Any, planned: Make) -> None:

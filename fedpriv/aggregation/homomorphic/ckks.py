@@ -36,7 +36,7 @@ class CKKS(LatticeAggregator):
     crafts ciphertexts and sees decryptions; that the known key recovery from floating-point decryptions fails on
     integers is not a proof.
 
-    **Reference** Cheon, Kim, Kim, Song 2017; Li and Micciancio 2021 (section 3); Albrecht et al. 2018 (table 1).
+    **Reference** Cheon, Kim, Kim, Song 2017; Li and Micciancio 2021; Albrecht et al. 2018 (table 1).
 
     Args:
         keys: who holds the secret key.
@@ -47,6 +47,6 @@ class CKKS(LatticeAggregator):
     """
 
     scheme: ClassVar[Scheme] = "CKKS"
-    reference: ClassVar[str] = "Cheon, Kim, Kim, Song 2017; Li and Micciancio 2021, section 3"
+    reference: ClassVar[str] = "Cheon, Kim, Kim, Song 2017; Li and Micciancio 2021"
 
     preset: str | CKKSParameters = "auto"

@@ -57,10 +57,11 @@ class Paillier:
 
     Args:
         keys: who holds the secret key.
-        key_bits: 3072 (128-bit security by NIST SP 800-57), 4096, or 2048 (112-bit).
+        key_bits: 3072 (128-bit security by NIST SP 800-57; the preset ``paillier-3072``), 4096, or 2048 (112-bit;
+            ``paillier-2048``).
 
     Raises:
-        ConfigurationError: another key size.
+        ConfigurationError: not a key model; another key size.
     """
 
     keys: KeyModel = field(default_factory=KeyAuthority)

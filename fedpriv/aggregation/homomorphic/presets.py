@@ -107,6 +107,11 @@ class LatticePreset(Capacity):
         plain = f", t of {self.parameters.plain_bits}" if isinstance(self.parameters, lattice.BFVParameters) else ""
         return f"degree {self.parameters.degree}, moduli of {moduli} bits{plain}"
 
+    @property
+    def call(self) -> str:
+        """How a preset of this module is named in a plan."""
+        return f'{self.scheme}(preset="{self.name}")'
+
     def check(self, demand: Demand) -> None:
         code_for(self.parameters, demand)
 
@@ -137,6 +142,11 @@ class PaillierPreset(Capacity):
     @property
     def text(self) -> str:
         return f"modulus of {self.key_bits} bits"
+
+    @property
+    def call(self) -> str:
+        """How it is named in a plan."""
+        return f"Paillier(key_bits={self.key_bits})"
 
     def check(self, demand: Demand) -> None:
         bounded(demand.largest)
@@ -226,6 +236,7 @@ def for_scheme(preset: str | lattice.Parameters, scheme: Scheme) -> tuple[Lattic
         ConfigurationError: no preset or parameters of this scheme.
     """
     own = {one.name: one for one in PRESETS.values() if isinstance(one, LatticePreset) and one.scheme == scheme}
+    other = PRESETS.get(preset) if isinstance(preset, str) else None
     if preset == "auto":
         return tuple(own.values())
     if isinstance(preset, str) and preset in own:
@@ -237,7 +248,8 @@ def for_scheme(preset: str | lattice.Parameters, scheme: Scheme) -> tuple[Lattic
     raise ConfigurationError(
         f"A preset of {scheme} is a name or {scheme}Parameters.",
         value=preset,
-        remedy=f"Use one of {['auto', *own]}, or parameters of your own.",
+        remedy=(f"That one is {other.call}; here use" if other else "Use")
+        + f" one of {['auto', *own]}, or parameters of your own.",
     )
 
 
