@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from fedpriv.aggregation.hosting import Acted, Acting, Collect, blocks
 from fedpriv.aggregation.protocol import Inputs, Role, Sum
 from fedpriv.engine.workers import DONE, Command, Failed, Fresh, Worker, act, dumps, leave, receive, results, upload
-from fedpriv.errors import DecryptionFailed, WorkerLost
+from fedpriv.errors import DecryptionFailed, RoundAborted, WorkerLost
 from fedpriv.network import Message
 from fedpriv.threat import Party
 
@@ -141,7 +141,7 @@ class Spread:
         """
         todo = dict(shares)
         doing: dict[Worker, dict[int, Sequence[Any]]] = {}
-        failed: list[Exception] = []
+        failed: list[RoundAborted] = []
         try:
             while todo or doing:
                 idle = (home for home in dict.fromkeys(map(self._home.__getitem__, todo)) if home not in doing)
@@ -153,10 +153,11 @@ class Spread:
                     if answer is DONE:
                         del doing[worker]
                     elif isinstance(answer, Failed):
+                        if not isinstance(answer.error, RoundAborted):  # the run is over whatever others say
+                            raise answer.error
                         failed.append(answer.error)
                         todo.clear()
-                        self._crew.cancel(other for other in doing if other is not worker)
-                    elif failed:  # nothing else is wanted but the end, and what others have to say by then
+                    elif failed:  # the attempt is over; only what else goes wrong by the end is of interest
                         if isinstance(answer, WorkerLost):
                             del doing[worker]
                             self._crew.replace(worker, answer)
