@@ -7,7 +7,7 @@ import time
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, TypeAlias
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -25,6 +25,9 @@ from fedpriv.threat import Party, client, client_index
 if TYPE_CHECKING:
     import torch
 
+
+Device: TypeAlias = Literal["auto", "cpu", "cuda"]
+"""Where clients are trained; ``"auto"``: on the GPU if torch finds one, else on the processor."""
 
 IN_CACHE = 2**16
 """Coordinates that are encoded at a time: what is made on the way stays in a core's cache."""
@@ -71,6 +74,8 @@ class ClientWork:
     """Of the cohort's clients that have one."""
     threads: int
     """Torch's, while clients train."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    """Where the models and the clients' data are while they train; data stay there for the run."""
 
     def __call__(self, present: Sequence[Party]) -> Generator[tuple[Party, Integers], None, Chunk]:
         chunk = self.train([client_index(party) for party in present])
@@ -98,7 +103,7 @@ class ClientWork:
         kept = [self.states[c.index] if c.index in self.states else plan.client.init(c) for c in clients]
         rngs = self.streams.generators("training", spec.round, indices)
         told = {"batching": resolved.batching} if hasattr(plan.client, "path") else {}
-        updates = plan.client.train(_module(resolved), self.broadcast, clients, kept, rngs, **told)  # type: ignore[arg-type]
+        updates = plan.client.train(_module(resolved, self.device), self.broadcast, clients, kept, rngs, **told)  # type: ignore[arg-type]
         if len(updates) != len(clients):
             raise ConfigurationError(
                 "Training a chunk returns one update for each client, in order.",
@@ -135,15 +140,45 @@ class ClientWork:
         )
 
 
-_MODULES: WeakKeyDictionary[Resolved, torch.nn.Module] = WeakKeyDictionary()
-"""One of each plan's architecture: to build it for every block would cost as much as to train a small one."""
+_MODULES: WeakKeyDictionary[Resolved, dict[str, torch.nn.Module]] = WeakKeyDictionary()
+"""One of each plan's architecture on a device: to build it for every block would cost as much as to train a small one.
+"""
 
 
-def _module(resolved: Resolved) -> torch.nn.Module | None:
+def _module(resolved: Resolved, device: str) -> torch.nn.Module | None:
     """A module to work with; the loop's own, as it is trained through and may keep what it likes."""
     if resolved.plan.model is None:
         return None
-    if resolved not in _MODULES:
-        _MODULES[resolved] = resolved.module()
-    kept = _MODULES[resolved]
-    return copy.deepcopy(kept) if resolved.batching == "loop" else kept
+    kept = _MODULES.setdefault(resolved, {})
+    if device not in kept:
+        if device == "cuda":
+            settled_device("cuda")  # of a worker, which may be on another machine
+        kept[device] = resolved.module().to(device)
+    return copy.deepcopy(kept[device]) if resolved.batching == "loop" else kept[device]
+
+
+def settled_device(device: Device) -> Literal["cpu", "cuda"]:
+    """What ``device`` means on this machine.
+
+    Raises:
+        ConfigurationError: an unknown device, or ``"cuda"`` where torch finds no GPU.
+    """
+    if device not in ("auto", "cpu", "cuda"):
+        raise ConfigurationError(
+            'device is "auto", "cpu" or "cuda".',
+            value=device,
+            remedy='Use "auto", which takes a GPU where there is one.',
+        )
+    if device == "cpu":
+        return "cpu"
+    import torch
+
+    if torch.cuda.is_available():
+        return "cuda"
+    if device == "cuda":
+        raise ConfigurationError(
+            'device="cuda" needs a GPU that torch can use.',
+            value="torch.cuda.is_available() is False",
+            remedy='Use device="cpu", or install a driver and a torch that was built for CUDA.',
+        )
+    return "cpu"

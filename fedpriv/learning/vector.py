@@ -95,14 +95,18 @@ def travelling(module: torch.nn.Module) -> list[torch.Tensor]:
 def own_turn(module: torch.nn.Module, rng: np.random.Generator) -> Iterator[None]:
     """One client's turn with a shared module: no client can tell, nor change, who was there before or comes after.
 
-    Inside, torch's CPU generator is seeded by the client's stream (one draw of it), so dropout layers are
-    reproducible; at the end the caller's generator and the buffers that are not sent are as they were.
+    Inside, torch's generators of the CPU and of the module's GPU are seeded by the client's stream (one draw of it), so
+    dropout layers are reproducible; at the end the caller's generators and the buffers that are not sent are as they
+    were.
     """
     import torch
 
+    devices = sorted({p.device.index for p in module.parameters() if p.device.type == "cuda"})
     local = [(name, buffer.clone()) for name, buffer, sent in _buffers(module) if not sent]
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(int(rng.integers(2**63)))
+    with torch.random.fork_rng(devices=devices):
+        seed = int(rng.integers(2**63))
+        for generator in (torch.default_generator, *(torch.cuda.default_generators[i] for i in devices)):
+            generator.manual_seed(seed)
         try:
             yield
         finally:
