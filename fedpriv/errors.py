@@ -84,6 +84,10 @@ class WorkerLost(FedprivError, RuntimeError):
     """A worker process ended before its work was done."""
 
 
+class CheckpointError(FedprivError, RuntimeError):
+    """A checkpoint is damaged or of another run, or a run's state cannot be written into one."""
+
+
 class PrivacyError(FedprivError, ValueError):
     """A privacy statement that cannot be made."""
 

@@ -14,7 +14,7 @@ import fedpriv as fp
 from fedpriv.engine.explain import learns
 from fedpriv.report.saving import check_replaceable, provenance, save
 from fedpriv.report.tables import latex, text
-from fedpriv.study.runs import per_round
+from fedpriv.study.rows import per_round
 
 if TYPE_CHECKING:
     import pandas as pd

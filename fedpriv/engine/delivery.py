@@ -33,6 +33,12 @@ class Delivery:
     held: dict[int, int] = field(default_factory=dict)
     """Client → how many of the aggregates it has; a client that was sent nothing yet is not there."""
 
+    def copy(self) -> Delivery:
+        """Another one, to go on from here. Where the server knows the model there is nothing to go on from."""
+        if self.server_knows_model:
+            return self
+        return Delivery(server_knows_model=False, published=[*self.published], held={**self.held})
+
     def bring(self, cohort: Sequence[int], model: int) -> list[Sent]:
         """Bring a cohort up to date: what each of its clients is sent.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -37,9 +37,11 @@ from fedpriv.randomness import NoiseSource, Streams, gaussian
 from fedpriv.threat import CLIENT, SERVER, Party, client_index
 
 
-@dataclass(kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class State:
-    """Everything that a run carries from round to round."""
+    """Everything that a run carries from round to round. Every round makes another; the ledger alone is one and grows:
+    an interruption finds the last round's state whole.
+    """
 
     server: Any
     mechanism: Any
@@ -49,6 +51,8 @@ class State:
     """What every client was sent once, before its first round."""
     delivery: Delivery
     """Which models or aggregates clients were sent."""
+    round: int = 0
+    """How many rounds are done."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,32 +101,75 @@ def run_rounds(
     noise: NoiseSource = "seeded",
     ideal: bool = False,
     executor: Executor | None = None,
-) -> Iterator[tuple[RoundState, State]]:
-    """Round by round. ``ideal``: the same sums and aborts without the cryptography, costs modelled."""
+    state: State | None = None,
+) -> Generator[tuple[RoundState, State], None, None]:
+    """Round by round.
+
+    Args:
+        resolved: the plan and its federation.
+        seed: of everything that is simulated.
+        noise: its source.
+        ideal: the same sums and aborts without the cryptography, costs modelled.
+        executor: where clients live and train.
+        state: go on from here; the deployment is a new one, with keys of its own.
+    """
     gaussian(noise, Streams(seed), "central-noise", 0)  # an unknown source is refused before the first round
     with (executor or Inline()).start() as crew:
-        yield from _run(settled(resolved, noise), seed, noise, ideal, crew)
+        yield from _run(settled(resolved, noise), seed, noise, ideal, crew, state)
+
+
+def first_state(resolved: Resolved, seed: int, key_bytes: int) -> State:
+    """Before the first round."""
+    return State(
+        server=resolved.plan.server.init(resolved.initial(seed)),
+        mechanism=resolved.mechanism_state,
+        ledger=resolved.new_ledger(),
+        key_bytes=key_bytes,
+        delivery=Delivery(server_knows_model=SERVER in resolved.threat.informed),
+    )
+
+
+def planned_events(
+    resolved: Resolved, state: State, seed: int, noise: NoiseSource, round: int
+) -> tuple[LedgerEvent, ...]:
+    """What a round will amount to at most, before it begins: everybody who is drawn for it contributes.
+
+    The cohort is the one that will be drawn: no client's data influence it.
+
+    Raises:
+        PlanError: the clients' algorithm is record-level and does not say what taking part amounts to.
+    """
+    resolved = settled(resolved, noise)
+    plan = resolved.plan
+    cohort = plan.sampling.cohort(Streams(seed).generator("sampling", round), resolved.setting.population)
+    spec = plan.mechanism.begin(state.mechanism, round)
+    events = list(plan.mechanism.events(spec, Outcome(cohort=cohort, contributors=cohort, noise=noise)))
+    if getattr(plan.client, "record_level", False):
+        participation = getattr(plan.client, "participation", None)
+        if participation is None:
+            raise PlanError(
+                "A record-level algorithm says beforehand what taking part amounts to.",
+                value=type(plan.client).__name__,
+                remedy="Give it participation(client), which returns a LedgerEvent.",
+            )
+        events += [replace(participation(index), round=round) for index in cohort]
+    return tuple(events)
 
 
 def _run(
-    resolved: Resolved, seed: int, noise: NoiseSource, ideal: bool, crew: Crew
+    resolved: Resolved, seed: int, noise: NoiseSource, ideal: bool, crew: Crew, state: State | None
 ) -> Iterator[tuple[RoundState, State]]:
     plan, streams, shared = resolved.plan, Streams(seed), crew.share(resolved)
     deployment = plan.aggregation.deploy(resolved.terms)
-    state = State(
-        server=plan.server.init(resolved.initial(seed)),
-        mechanism=resolved.mechanism_state,
-        ledger=resolved.new_ledger(),
-        key_bytes=deployment.key_bytes,
-        delivery=Delivery(server_knows_model=SERVER in resolved.threat.informed),
-    )
-    for round in range(plan.rounds):
+    state = state or first_state(resolved, seed, deployment.key_bytes)
+    for round in range(state.round, plan.rounds):
         started = time.perf_counter()
         cohort = plan.sampling.cohort(streams.generator("sampling", round), resolved.setting.population)
         broadcast = plan.server.broadcast(state.server)
         spec = plan.mechanism.begin(state.mechanism, round)
         attempt = _Attempt(shared, deployment, streams, spec, broadcast, cohort, state.clients, crew)
-        attempt.brought = state.delivery.bring(cohort, attempt.broadcast_bytes)
+        delivery = state.delivery.copy()
+        attempt.brought = delivery.bring(cohort, attempt.broadcast_bytes)
         release: Release | None = None
         aborted: RoundAborted | None = None
         total: Sum | None = None
@@ -141,19 +188,20 @@ def _run(
         except FedprivError as error:
             error.add_note(f"In round {round + 1}.")
             raise
-        for event in plan.mechanism.events(spec, outcome):
-            state.ledger.append(event)
-        for event in _of_records(attempt, aborted):
-            state.ledger.append(event)
+        events = [*plan.mechanism.events(spec, outcome), *_of_records(attempt, aborted)]
+        server, mechanism, clients = state.server, state.mechanism, state.clients
         if release is not None:
             population = resolved.setting.population
             info = RoundInfo(round=round, cohort=plan.sampling.expected(population), population=population)
-            state.server = plan.server.step(state.server, _entries(release.mean, resolved), info)
-            state.mechanism = plan.mechanism.advance(state.mechanism, release)
-            state.clients.update({update.client: update.state for update in attempt.trained})
-            if not state.delivery.server_knows_model:
-                state.delivery.publish(outcome.contributors, attempt.received_by_each(ideal, outcome.contributors))
-        parameters = plan.server.broadcast(state.server).parameters
+            server = plan.server.step(server, _entries(release.mean, resolved), info)
+            mechanism = plan.mechanism.advance(mechanism, release)
+            clients = clients | {update.client: update.state for update in attempt.trained}
+            if not delivery.server_knows_model:
+                delivery.publish(outcome.contributors, attempt.received_by_each(ideal, outcome.contributors))
+        for event in events:
+            state.ledger.append(event)
+        state = replace(state, server=server, mechanism=mechanism, clients=clients, delivery=delivery, round=round + 1)
+        parameters = plan.server.broadcast(server).parameters
         yield _conclude(attempt, parameters, release, total, aborted, ideal, started), state
 
 

@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-
 from fedpriv.data import Federation
+from fedpriv.engine.checkpoint import Checkpoint, Done, Saved
 from fedpriv.engine.executors import Executor
 from fedpriv.engine.explain import delta_of, learns, observers_of
-from fedpriv.engine.plan import Plan
+from fedpriv.engine.plan import Plan, describe
 from fedpriv.engine.resolution import Resolved
-from fedpriv.engine.rounds import RoundRecord, RoundState, State, run_rounds
+from fedpriv.engine.rounds import RoundRecord, RoundState, State, first_state, run_rounds
 from fedpriv.errors import ConfigurationError, PlanError, UnsupportedAccounting
 from fedpriv.learning.update import Vector
-from fedpriv.network import StageCost
 from fedpriv.privacy.ledger import Ledger
-from fedpriv.randomness import NoiseSource
+from fedpriv.randomness import NoiseSource, Streams
+from fedpriv.study import callbacks as between
+from fedpriv.study.callbacks import Callback, Progress, RoundLog
 from fedpriv.study.progress import bar
-from fedpriv.threat import CLIENT, SERVER, Observer
+from fedpriv.study.rows import COSTS, row_of
+from fedpriv.threat import SERVER, Observer
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -57,6 +61,9 @@ def run(
     evaluate_every: int = 1,
     progress: bool = True,
     executor: Executor | None = None,
+    callbacks: Sequence[Callback] = (),
+    checkpoint: str | Path | None = None,
+    every: int = 10,
 ) -> Run:
     """Run a plan over a federation.
 
@@ -72,9 +79,21 @@ def run(
         evaluate_every: measure the model on the test set after every k-th round, and after the last.
         progress: show a progress bar on a terminal.
         executor: where clients live and train: in this process by default, or over ``fp.Processes(2)``.
+        callbacks: called after every round; one that returns ``"stop"`` ends the run. See
+            :mod:`fedpriv.study.callbacks`.
+        checkpoint: a folder of its own for the run. Where it holds a checkpoint of the same plan, federation, seed,
+            noise and callbacks (logs apart), the run goes on from there, as if it had never stopped; see
+            :class:`fedpriv.engine.checkpoint.Checkpoint` for what holds under ``noise="os"``. A run that has ended is
+            read back.
+        every: rounds between two checkpoints; one is also written at the end, and when the run is interrupted.
+
+    An interruption (Ctrl-C, SIGINT) ends the run with the rounds that it has, marked :attr:`Run.partial`; before the
+    end of the first one it is raised.
 
     Raises:
         PlanError: the plan does not fit the federation; nothing has run.
+        CheckpointError: the folder's checkpoint is of another run (it names the fields that differ) or none can be
+            read, or a state cannot be kept.
         RoundAborted: with ``on_abort="raise"``.
         DecryptionFailed: a homomorphic aggregate did not decrypt to a sum; always ends the run.
     """
@@ -83,32 +102,164 @@ def run(
         raise ConfigurationError("evaluate_every is an integer ≥ 1.", value=evaluate_every, remedy="Use 1.")
     if on_abort not in ("record", "raise"):
         raise ConfigurationError('on_abort is "record" or "raise".', value=on_abort, remedy='Use "record".')
-    records: list[RoundRecord] = []
-    metrics: list[Mapping[str, float]] = []
-    total = resolved.plan.rounds
-    steps = run_rounds(resolved, seed=seed, noise=noise, ideal=ideal, executor=executor)
-    last: tuple[RoundState, State] | None = None
-    for last in bar(steps, total, "rounds", progress):
-        state = last[0]
-        if state.record.aborted is not None and on_abort == "raise":
-            raise state.record.aborted
-        records.append(state.record)
-        due = len(records) == total or len(records) % evaluate_every == 0
-        metrics.append(_evaluate(resolved, state.parameters) if due else {})
-    if last is None:
-        raise PlanError("A plan has at least one round.", value=total, remedy="Give rounds=20.")
-    return Run(
-        resolved=resolved,
-        seed=seed,
-        noise=noise,
-        ideal=ideal,
-        records=tuple(records),
-        metrics=tuple(metrics),
-        parameters=last[0].parameters,
-        mean=last[0].mean,
-        ledger=last[1].ledger,
-        key_bytes=last[1].key_bytes,
-    )
+    callbacks = between.check(callbacks)
+    keeper = None
+    if checkpoint is not None:
+        about = {"seed": int(Streams(seed).seed), "noise": noise, "ideal": ideal, "evaluate_every": evaluate_every}
+        stopping = [describe(callback) for callback in callbacks if not isinstance(callback, RoundLog)]
+        keeper = Checkpoint(checkpoint, resolved, {**about, "callbacks": stopping}, noise=noise, every=every)
+    saved = keeper.load() if keeper is not None else None
+    course = _Course(resolved, seed, noise, evaluate_every, callbacks, keeper, saved)
+    partial = False
+    try:
+        if not course.ended:
+            between.start(callbacks, course.progress())
+            steps = run_rounds(
+                resolved,
+                seed=seed,
+                noise=noise,
+                ideal=ideal,
+                executor=executor,
+                state=saved.state if saved is not None else None,
+            )
+            course.begin()
+            with closing(steps):
+                for state, carried in bar(steps, resolved.plan.rounds - len(course.done), "rounds", progress):
+                    if state.record.aborted is not None and on_abort == "raise":
+                        raise state.record.aborted
+                    if course.take(state, carried):
+                        break
+    except KeyboardInterrupt:
+        if not course.reached:
+            raise
+        partial = course.ended == ""
+        logging.getLogger("fedpriv").warning(
+            "Interrupted after %d of %d rounds.", course.reached.rounds, resolved.plan.rounds
+        )
+        course.interrupted()
+    return course.run(ideal, partial)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Reached:
+    """The end of a round, whole."""
+
+    rounds: int
+    events: int
+    """Of the ledger."""
+    state: State
+    parameters: Vector
+    mean: Any
+
+
+class _Course:
+    """A run under way: what it has, what is measured, kept and called after a round."""
+
+    def __init__(
+        self,
+        resolved: Resolved,
+        seed: int,
+        noise: NoiseSource,
+        evaluate_every: int,
+        callbacks: Sequence[Callback],
+        keeper: Checkpoint | None,
+        saved: Saved | None,
+    ) -> None:
+        self.resolved, self.seed, self.noise = resolved, seed, noise
+        self.evaluate_every, self.callbacks, self.keeper = evaluate_every, callbacks, keeper
+        self.evaluate = _Evaluation(resolved)
+        self.done = list(saved.done) if saved is not None else []
+        self.ended = saved.ended if saved is not None else ""
+        self.reached: _Reached | None = None
+        if saved is not None:
+            self._reach(saved.state, resolved.plan.server.broadcast(saved.state.server).parameters, saved.mean)
+
+    def progress(self) -> Progress:
+        """What callbacks see."""
+        state = self.reached.state if self.reached is not None else first_state(self.resolved, self.seed, 0)
+        parameters = self.resolved.plan.server.broadcast(state.server).parameters
+        return Progress(
+            resolved=self.resolved,
+            seed=self.seed,
+            noise=self.noise,
+            done=self.done,
+            parameters=parameters,
+            state=state,
+        )
+
+    def begin(self) -> None:
+        """Before a round."""
+        if self.keeper is not None:
+            self.keeper.begin(len(self.done))
+
+    def take(self, state: RoundState, carried: State) -> bool:
+        """After a round; whether the run ends with it."""
+        total = self.resolved.plan.rounds
+        last, number = len(self.done) + 1 == total, len(self.done) + 1
+        due = last or number % self.evaluate_every == 0
+        measured, seconds = self.evaluate(state.parameters) if due else ({}, math.nan)
+        # In this order an interruption finds the round either whole or not at all.
+        self.done.append(Done(record=state.record, metrics=measured, evaluate_seconds=seconds))
+        self._reach(carried, state.parameters, state.mean)
+        stopped = between.stopped_by(self.callbacks, self.progress()) if self.callbacks else ""
+        if stopped and not due:
+            self._measure()
+        self.ended = "all rounds" if last else stopped
+        if self.keeper is not None:
+            if self.ended or self.keeper.due(number):
+                self._save()
+            if not self.ended:
+                self.begin()
+        return self.ended != ""
+
+    def interrupted(self) -> None:
+        """Keep what is whole, and measure the model that it came to."""
+        assert self.reached is not None
+        del self.done[self.reached.rounds :]
+        ledger = self.reached.state.ledger
+        if len(ledger) > self.reached.events:  # of the round that was not finished
+            whole = self.resolved.new_ledger()
+            for event in ledger.events[: self.reached.events]:
+                whole.append(event)
+            self.reached = replace(self.reached, state=replace(self.reached.state, ledger=whole))
+        if self.keeper is not None:
+            self._save()
+        if not self.done[-1].metrics:
+            self._measure()
+
+    def run(self, ideal: bool, partial: bool) -> Run:
+        """What is left of it."""
+        assert self.reached is not None
+        return Run(
+            resolved=self.resolved,
+            seed=self.seed,
+            noise=self.noise,
+            ideal=ideal,
+            done=tuple(self.done),
+            parameters=self.reached.parameters,
+            mean=self.reached.mean,
+            ledger=self.reached.state.ledger,
+            key_bytes=self.reached.state.key_bytes,
+            stopped=self.ended if self.ended != "all rounds" else "",
+            partial=partial,
+        )
+
+    def _reach(self, state: State, parameters: Vector, mean: Any) -> None:
+        self.reached = _Reached(
+            rounds=state.round, events=len(state.ledger), state=state, parameters=parameters, mean=mean
+        )
+
+    def _measure(self) -> None:
+        assert self.reached is not None
+        measured, seconds = self.evaluate(self.reached.parameters)
+        self.done[-1] = replace(self.done[-1], metrics=measured, evaluate_seconds=seconds)
+
+    def _save(self) -> None:
+        assert self.reached is not None
+        assert self.keeper is not None
+        self.keeper.save(
+            Saved(done=tuple(self.done), state=self.reached.state, mean=self.reached.mean, ended=self.ended)
+        )
 
 
 def _resolved(plan: Plan | Resolved, federation: Federation) -> Resolved:
@@ -128,15 +279,26 @@ def _resolved(plan: Plan | Resolved, federation: Federation) -> Resolved:
     return resolved
 
 
-def _evaluate(resolved: Resolved, parameters: Vector) -> Mapping[str, float]:
-    if resolved.plan.model is None:
-        return {}
-    from fedpriv.learning.evaluation import evaluate
-    from fedpriv.learning.vector import load
+class _Evaluation:
+    """Measures models on the test set, all in one module: to build one takes as long as to measure a small one."""
 
-    module = resolved.module()
-    load(module, parameters)
-    return evaluate(module, resolved.federation.test_x, resolved.federation.test_y)
+    def __init__(self, resolved: Resolved) -> None:
+        self._resolved = resolved
+        self._module: torch.nn.Module | None = None
+
+    def __call__(self, parameters: Vector) -> tuple[Mapping[str, float], float]:
+        """Metrics, and the seconds that it took; nothing, and NaN, of a plan without a model."""
+        if self._resolved.plan.model is None:
+            return {}, math.nan
+        from fedpriv.learning.evaluation import evaluate
+        from fedpriv.learning.vector import load
+
+        started = time.perf_counter()
+        if self._module is None:
+            self._module = self._resolved.module()
+        load(self._module, parameters)
+        metrics = evaluate(self._module, self._resolved.federation.test_x, self._resolved.federation.test_y)
+        return metrics, time.perf_counter() - started
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -147,9 +309,8 @@ class Run:
     seed: int
     noise: NoiseSource
     ideal: bool
-    records: tuple[RoundRecord, ...]
-    metrics: tuple[Mapping[str, float], ...]
-    """Accuracy and loss on the test set after each round in which they were measured."""
+    done: tuple[Done, ...]
+    """Its rounds: what is kept of each, and what was measured after it."""
     parameters: Vector
     """``[d] float32``: the final model."""
     mean: Any
@@ -157,11 +318,17 @@ class Run:
     ledger: Ledger
     key_bytes: int
     """What every client was sent once, before its first round: a public key, or nothing. In no round's figures."""
+    stopped: str = ""
+    """The callbacks that ended the run before its plan's last round; empty where none did."""
+    partial: bool = False
+    """Whether an interruption ended the run."""
 
     def __repr__(self) -> str:
         ended = "".join(f", {name} {value:.3f}" for name, value in self.metrics[-1].items())
         kind = "ideal" if self.ideal else "real"
         aborted = sum(record.aborted is not None for record in self.records)
+        if self.partial or self.stopped:
+            ended += ", interrupted" if self.partial else f", stopped by {self.stopped}"
         return (
             f"Run({self.resolved.federation.name}, {type(self.resolved.plan.aggregation).__name__} {kind}, seed "
             f"{self.seed}, {len(self.records)} rounds, {aborted} aborted{ended})"
@@ -169,6 +336,16 @@ class Run:
 
     def _repr_html_(self) -> str:
         return self.frame.to_html(max_rows=20, float_format="{:.4g}".format)
+
+    @cached_property
+    def records(self) -> tuple[RoundRecord, ...]:
+        """What is kept of each round."""
+        return tuple(done.record for done in self.done)
+
+    @cached_property
+    def metrics(self) -> tuple[Mapping[str, float], ...]:
+        """Accuracy and loss on the test set after each round in which they were measured."""
+        return tuple(done.metrics for done in self.done)
 
     @property
     def plan(self) -> Plan:
@@ -205,7 +382,8 @@ class Run:
           the broadcast of the model included.
         - ``client_seconds``, ``train_seconds``: of a client's processor, for the protocol and for training;
           ``server_seconds``: of the other parties' processors together; ``wall_seconds``: the round's wall-clock over
-          the modelled network; ``seconds``: what the simulation of the round took.
+          the modelled network; ``seconds``: what the simulation of the round took, without
+          ``evaluate_seconds``, of measuring the model after it (NaN where it was not).
         - ``rounding_error``: the largest difference of a coordinate to the mean of unrounded updates.
         - ``clipped_norms``: clients whose update was clipped; ``clipped_coordinates``: coordinates cut to the limit.
         - ``train_loss``: the clients' own, the simulator's: no party sees it.
@@ -213,24 +391,7 @@ class Run:
         """
         import pandas as pd
 
-        return pd.DataFrame([self._row(record, i) for i, record in enumerate(self.records)])
-
-    def _row(self, record: RoundRecord, index: int) -> dict[str, Any]:
-        return {
-            "round": record.round + 1,
-            "accuracy": self.metrics[index].get("accuracy", np.nan),
-            "loss": self.metrics[index].get("loss", np.nan),
-            "cohort": len(record.cohort),
-            "contributors": len(record.contributors),
-            "aborted": type(record.aborted).__name__ if record.aborted is not None else "",
-            **per_round(record),
-            "rounding_error": record.rounding_error,
-            "clipped_norms": record.clipped_norms,
-            "clipped_coordinates": record.clipped_coordinates,
-            "train_loss": record.train_loss,
-            "seconds": record.seconds,
-            "sha256": record.sha256,
-        }
+        return pd.DataFrame([row_of(done) for done in self.done])
 
     @cached_property
     def costs(self) -> pd.DataFrame:
@@ -304,6 +465,9 @@ class Run:
             "noise": self.noise,
             "ideal": self.ideal,
             "batching": self.batching,
+            "rounds": len(self.done),
+            "stopped": self.stopped,
+            "partial": self.partial,
             "sha256": self.sha256,
             "learns": dict(self.learns),
             "summary": self.summary(),
@@ -327,37 +491,3 @@ def epsilon_of(ledger: Ledger, delta: float, observer: Observer) -> float:
 
 
 _ALWAYS_REAL = ("broadcast", "train", "release")
-COSTS = (
-    "client_bytes_up",
-    "client_bytes_down",
-    "client_seconds",
-    "server_seconds",
-    "train_seconds",
-    "wall_seconds",
-)
-
-
-def per_round(record: RoundRecord) -> dict[str, float]:
-    """A round's costs: per client of the cohort, and for the other parties together.
-
-    ``client_bytes_*`` count the model's broadcast too; ``client_seconds`` is the protocol's share of a client's
-    processor, ``train_seconds`` its training; ``wall_seconds`` is the network model's wall-clock of the whole round.
-    """
-    cohort = max(1, len(record.cohort))
-    clients = [cost for cost in record.costs if cost.role == CLIENT]
-    protocol = [cost for cost in clients if cost.stage != "train"]
-    training = [cost for cost in clients if cost.stage == "train"]
-    others = [cost for cost in record.costs if cost.role != CLIENT]
-    return {
-        "client_bytes_up": sum(cost.bytes_sent for cost in clients) / cohort,
-        "client_bytes_down": sum(cost.bytes_received for cost in clients) / cohort,
-        "client_seconds": sum(cost.cpu_seconds for cost in protocol) / cohort,
-        "server_seconds": sum(cost.cpu_seconds for cost in others),
-        "train_seconds": sum(cost.cpu_seconds for cost in training) / cohort,
-        "wall_seconds": _wall(record.costs),
-    }
-
-
-def _wall(costs: tuple[StageCost, ...]) -> float:
-    """Stages follow one another; inside a stage the roles follow one another too."""
-    return sum(cost.modelled_seconds for cost in costs)
