@@ -72,7 +72,9 @@ def _choose(model: torch.nn.Module, batching: Batching) -> Choice:
     if batching == "stacked" or reason is None:
         return Choice("stacked", _required(reason, batching))
     slow = vmapped.obstacle(model, images=False)
-    return Choice("vmap", reason) if slow is None else Choice("loop", f"{reason}; {slow}")
+    if slow is None:
+        return Choice("vmap", reason)
+    return Choice("loop", reason if slow == reason else f"{reason}; {slow}")
 
 
 def _required(reason: str | None, batching: Batching) -> str:
