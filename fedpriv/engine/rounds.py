@@ -7,7 +7,7 @@ import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from fedpriv.engine import context
 from fedpriv.engine.delivery import Delivery, Sent
 from fedpriv.engine.executors import Crew, Executor, Inline, Shared
 from fedpriv.engine.resolution import Resolved, settled
-from fedpriv.engine.training import Chunk, ClientWork, Trained
+from fedpriv.engine.training import Chunk, ClientWork, Device, Trained, device_of
 from fedpriv.errors import (
     CohortTooSmall,
     DecryptionFailed,
@@ -101,6 +101,7 @@ def run_rounds(
     noise: NoiseSource = "seeded",
     ideal: bool = False,
     executor: Executor | None = None,
+    device: Device = "auto",
     state: State | None = None,
 ) -> Generator[tuple[RoundState, State], None, None]:
     """Round by round.
@@ -111,11 +112,13 @@ def run_rounds(
         noise: its source.
         ideal: the same sums and aborts without the cryptography, costs modelled.
         executor: where clients live and train.
+        device: what they train on.
         state: go on from here; the deployment is a new one, with keys of its own.
     """
     gaussian(noise, Streams(seed), "central-noise", 0)  # an unknown source is refused before the first round
+    trained_on = device_of(resolved, device)
     with (executor or Inline()).start() as crew:
-        yield from _run(settled(resolved, noise), seed, noise, ideal, crew, state)
+        yield from _run(settled(resolved, noise), seed, noise, ideal, crew, trained_on, state)
 
 
 def first_state(resolved: Resolved, seed: int, key_bytes: int) -> State:
@@ -157,7 +160,13 @@ def planned_events(
 
 
 def _run(
-    resolved: Resolved, seed: int, noise: NoiseSource, ideal: bool, crew: Crew, state: State | None
+    resolved: Resolved,
+    seed: int,
+    noise: NoiseSource,
+    ideal: bool,
+    crew: Crew,
+    device: Literal["cpu", "cuda"],
+    state: State | None,
 ) -> Iterator[tuple[RoundState, State]]:
     plan, streams, shared = resolved.plan, Streams(seed), crew.share(resolved)
     deployment = plan.aggregation.deploy(resolved.terms)
@@ -167,7 +176,7 @@ def _run(
         cohort = plan.sampling.cohort(streams.generator("sampling", round), resolved.setting.population)
         broadcast = plan.server.broadcast(state.server)
         spec = plan.mechanism.begin(state.mechanism, round)
-        attempt = _Attempt(shared, deployment, streams, spec, broadcast, cohort, state.clients, crew)
+        attempt = _Attempt(shared, deployment, streams, spec, broadcast, cohort, state.clients, crew, device)
         delivery = state.delivery.copy()
         attempt.brought = delivery.bring(cohort, attempt.broadcast_bytes)
         release: Release | None = None
@@ -218,6 +227,7 @@ class _Attempt:
         cohort: tuple[int, ...],
         states: Mapping[int, Any],
         crew: Crew,
+        device: Literal["cpu", "cuda"],
     ) -> None:
         sent = context.serialise(broadcast)
         resolved = shared.value
@@ -246,6 +256,7 @@ class _Attempt:
             streams=streams,
             states={index: states[index] for index in cohort if index in states},
             threads=crew.threads,
+            device=device,
         )
         self._crew = crew
 

@@ -157,6 +157,16 @@ def _module(resolved: Resolved, device: str) -> torch.nn.Module | None:
     return copy.deepcopy(kept[device]) if resolved.batching == "loop" else kept[device]
 
 
+def device_of(resolved: Resolved, device: Device) -> Literal["cpu", "cuda"]:
+    """Where a plan's clients are trained on this machine; a plan without a model has nothing that goes to a GPU.
+
+    Raises:
+        ConfigurationError: see :func:`settled_device`.
+    """
+    without = resolved.plan.model is None and device == "auto"
+    return "cpu" if without else settled_device(device)
+
+
 def settled_device(device: Device) -> Literal["cpu", "cuda"]:
     """What ``device`` means on this machine.
 

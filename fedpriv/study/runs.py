@@ -18,6 +18,7 @@ from fedpriv.engine.explain import delta_of, learns, observers_of
 from fedpriv.engine.plan import Plan, describe
 from fedpriv.engine.resolution import Resolved
 from fedpriv.engine.rounds import RoundRecord, RoundState, State, first_state, run_rounds
+from fedpriv.engine.training import Device, device_of
 from fedpriv.errors import ConfigurationError, PlanError, UnsupportedAccounting
 from fedpriv.learning.update import Vector
 from fedpriv.privacy.ledger import Ledger
@@ -44,9 +45,11 @@ def rounds(
     noise: NoiseSource = "seeded",
     ideal: bool = False,
     executor: Executor | None = None,
+    device: Device = "auto",
 ) -> Iterator[RoundState]:
     """Round by round, for those who want the wheel; arguments as for :func:`run`."""
-    for state, _ in run_rounds(_resolved(plan, federation), seed=seed, noise=noise, ideal=ideal, executor=executor):
+    resolved = _resolved(plan, federation)
+    for state, _ in run_rounds(resolved, seed=seed, noise=noise, ideal=ideal, executor=executor, device=device):
         yield state
 
 
@@ -61,6 +64,7 @@ def run(
     evaluate_every: int = 1,
     progress: bool = True,
     executor: Executor | None = None,
+    device: Device = "auto",
     callbacks: Sequence[Callback] = (),
     checkpoint: str | Path | None = None,
     every: int = 10,
@@ -79,10 +83,12 @@ def run(
         evaluate_every: measure the model on the test set after every k-th round, and after the last.
         progress: show a progress bar on a terminal.
         executor: where clients live and train: in this process by default, or over ``fp.Processes(2)``.
+        device: ``"cuda"``: models and data of the clients that train are on a GPU for the length of the run;
+            ``"cpu"``; ``"auto"``: a GPU where torch finds one. Bits are those of the kind of device.
         callbacks: called after every round; one that returns ``"stop"`` ends the run. See
             :mod:`fedpriv.study.callbacks`.
         checkpoint: a folder of its own for the run. Where it holds a checkpoint of the same plan, federation, seed,
-            noise and callbacks (logs apart), the run goes on from there, as if it had never stopped; see
+            noise, kind of device and callbacks (logs apart), the run goes on from there, as if it had never stopped; see
             :class:`fedpriv.engine.checkpoint.Checkpoint` for what holds under ``noise="os"``. A run that has ended is
             read back.
         every: rounds between two checkpoints; one is also written at the end, and when the run is interrupted.
@@ -106,8 +112,9 @@ def run(
     keeper = None
     if checkpoint is not None:
         about = {"seed": int(Streams(seed).seed), "noise": noise, "ideal": ideal, "evaluate_every": evaluate_every}
+        where = {"device": device_of(resolved, device)}
         stopping = [describe(callback) for callback in callbacks if not isinstance(callback, RoundLog)]
-        keeper = Checkpoint(checkpoint, resolved, {**about, "callbacks": stopping}, noise=noise, every=every)
+        keeper = Checkpoint(checkpoint, resolved, {**about, **where, "callbacks": stopping}, noise=noise, every=every)
     saved = keeper.load() if keeper is not None else None
     course = _Course(resolved, seed, noise, evaluate_every, callbacks, keeper, saved)
     partial = False
@@ -120,6 +127,7 @@ def run(
                 noise=noise,
                 ideal=ideal,
                 executor=executor,
+                device=device,
                 state=saved.state if saved is not None else None,
             )
             course.begin()
