@@ -88,7 +88,7 @@ def run(
         callbacks: called after every round; one that returns ``"stop"`` ends the run. See
             :mod:`fedpriv.study.callbacks`.
         checkpoint: a folder of its own for the run. Where it holds a checkpoint of the same plan, federation, seed,
-            noise, kind of device and callbacks (logs apart), the run goes on from there, as if it had never stopped; see
+            noise, kind of device and callbacks (logs apart), the run goes on from there as if it had never stopped; see
             :class:`fedpriv.engine.checkpoint.Checkpoint` for what holds under ``noise="os"``. A run that has ended is
             read back.
         every: rounds between two checkpoints; one is also written at the end, and when the run is interrupted.
