@@ -26,7 +26,18 @@ if TYPE_CHECKING:
         NoDP,
         PoissonSampling,
     )
-    from fedpriv.study import Run, Study, compare, grid, private_mean, rounds, run
+    from fedpriv.study import (
+        BudgetStop,
+        EarlyStopping,
+        RoundLog,
+        Run,
+        Study,
+        compare,
+        grid,
+        private_mean,
+        rounds,
+        run,
+    )
     from fedpriv.threat import Coalition
 
 __version__ = "0.1.0"
@@ -36,8 +47,10 @@ __all__ = [
     "CKKS",
     "DPSGD",
     "Budget",
+    "BudgetStop",
     "CentralGaussian",
     "Coalition",
+    "EarlyStopping",
     "FedAdagrad",
     "FedAdam",
     "FedAvg",
@@ -56,6 +69,7 @@ __all__ = [
     "PoissonSampling",
     "Processes",
     "Ray",
+    "RoundLog",
     "Run",
     "SecureAggregation",
     "SharedClientKey",
@@ -86,7 +100,18 @@ _HOME = {
         "NoDP",
         "PoissonSampling",
     ),
-    "study": ("Run", "Study", "compare", "grid", "private_mean", "rounds", "run"),
+    "study": (
+        "BudgetStop",
+        "EarlyStopping",
+        "RoundLog",
+        "Run",
+        "Study",
+        "compare",
+        "grid",
+        "private_mean",
+        "rounds",
+        "run",
+    ),
     "threat": ("Coalition",),
 }
 

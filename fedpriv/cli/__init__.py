@@ -37,8 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except FedprivError as error:
         print(f"fedpriv: {type(error).__name__}: {error}", *getattr(error, "__notes__", ()), file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("\nfedpriv: interrupted; nothing was written.", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        print(f"\nfedpriv: {stop.args[0] if stop.args else 'interrupted; nothing was written.'}", file=sys.stderr)
         return 130
 
 
@@ -107,10 +107,28 @@ def _run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seeds", type=_count, metavar="N", help="use the seeds 0 … N - 1 instead of the study's own")
     parser.add_argument("--ideal", action="store_true", help="same sums and aborts without the cryptography")
 
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on with the study that was interrupted or killed: finished runs are read back, the others resume",
+    )
+    parser.add_argument(
+        "--every", type=_count, metavar="N", default=10, help="rounds between two checkpoints (default: %(default)s)"
+    )
+    parser.add_argument("--workers", type=_count, metavar="N", help="spread the runs over N processes")
+
     def command(arguments: argparse.Namespace) -> int:
         from fedpriv.cli.studyfile import load, run_study
 
-        run_study(load(arguments.study), out=arguments.out, seeds=arguments.seeds, ideal=arguments.ideal)
+        run_study(
+            load(arguments.study),
+            out=arguments.out,
+            seeds=arguments.seeds,
+            ideal=arguments.ideal,
+            resume=arguments.resume,
+            every=arguments.every,
+            workers=arguments.workers,
+        )
         return 0
 
     parser.set_defaults(command=command)

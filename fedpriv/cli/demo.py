@@ -71,6 +71,8 @@ def demo(out: str | Path, *, clients: int, rounds: int, seeds: int, say: Callabl
     study = fp.compare(
         federation, fp.grid(plan, mechanism=[*noise.values(), plan.mechanism]), seeds=range(seeds), delta=DELTA
     )
+    if study.partial:
+        raise KeyboardInterrupt
     curve = study.table(["accuracy", "epsilon"]).drop(columns="federation")
     say(f"\nWhat ε costs, against whoever sees the models (client level, zero-out, δ = {DELTA:g}, {seeds} seeds):\n")
     say(text(curve))
@@ -108,6 +110,8 @@ def _compare_protocols(
         resolved = replace(plan, aggregation=protocol, mechanism=mechanism).resolve(federation)
         real = next(fp.rounds(federation, resolved, seed=SEED))
         ideal = fp.run(federation, resolved, seed=SEED, ideal=True, evaluate_every=plan.rounds, progress=False)
+        if ideal.partial:
+            raise KeyboardInterrupt
         if real.record.sha256 != ideal.records[0].sha256:
             raise AssertionError(f"{name}: the real round and the ideal one differ")
         costs, summary = per_round(real.record), ideal.summary(DELTA)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import runpy
+import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from fedpriv.data import Federation
 from fedpriv.engine.plan import Plan
+from fedpriv.engine.processes import Processes
 from fedpriv.errors import ConfigurationError, FedprivError
 from fedpriv.report.saving import check_replaceable
 from fedpriv.report.tables import text
@@ -104,12 +106,47 @@ def load(path: str) -> StudyFile:
     )
 
 
-def run_study(study: StudyFile, *, out: str | None, seeds: int | None, ideal: bool) -> Study:
-    """Run, print the table, save."""
+def run_study(
+    study: StudyFile,
+    *,
+    out: str | None,
+    seeds: int | None,
+    ideal: bool,
+    resume: bool = False,
+    every: int = 10,
+    workers: int | None = None,
+) -> Study:
+    """Run, print the table, save. Until it is saved, a folder beside the results holds its checkpoints.
+
+    Raises:
+        ConfigurationError: there are checkpoints, and ``resume`` is not given.
+        KeyboardInterrupt: with a message: it was interrupted.
+    """
     target = out or f"results/{study.name}"
     check_replaceable(target)
+    kept = Path(f"{target.rstrip('/')}.checkpoint")
+    if not resume and kept.exists():
+        raise ConfigurationError(
+            "A study begins anew where no unfinished one lies.",
+            value=str(kept),
+            remedy="Go on with it by --resume, or remove this folder.",
+        )
     chosen = tuple(range(seeds)) if seeds is not None else study.seeds
-    result = compare(study.federation, study.plans, seeds=chosen, ideal=ideal or study.ideal, **dict(study.options))
+    try:
+        result = compare(
+            study.federation,
+            study.plans,
+            seeds=chosen,
+            ideal=ideal or study.ideal,
+            checkpoint=kept,
+            every=every,
+            executor=Processes(workers) if workers is not None else None,
+            **dict(study.options),
+        )
+        if result.partial:
+            raise KeyboardInterrupt
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"interrupted; what is done lies in {kept}: go on with --resume.") from None
     table = result.table([name for name in _SHOWN if name in result.frame.columns])
     print(text(table.drop(columns="refused", errors="ignore")))
     for reason in dict.fromkeys(table.get("refused", [])):
@@ -117,6 +154,7 @@ def run_study(study: StudyFile, *, out: str | None, seeds: int | None, ideal: bo
             refused = [_name(row) for _, row in table.iterrows() if row["refused"] == reason]
             print(f"\nRefused: {', '.join(refused)}. {reason}")
     folder = result.save(target, x=study.x, y=study.y)
+    shutil.rmtree(kept, ignore_errors=True)
     print(f"\nSaved to {folder}.")
     return result
 

@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+import logging
+import re
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
 from fedpriv.data import Federation
-from fedpriv.engine.executors import Executor
+from fedpriv.engine.executors import Executor, Inline, Shared
 from fedpriv.engine.plan import Plan
 from fedpriv.engine.resolution import Resolved
-from fedpriv.errors import ConfigurationError, FedprivError, without_frames
+from fedpriv.errors import CheckpointError, ConfigurationError, FedprivError, without_frames
 from fedpriv.randomness import NoiseSource
+from fedpriv.study.callbacks import Callback, RoundLog, check
 from fedpriv.study.progress import bar
 from fedpriv.study.runs import Run, epsilon_of, run
 from fedpriv.threat import Observer, parties_of
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import pandas as pd
     from matplotlib.figure import Figure
 
@@ -68,6 +72,9 @@ def compare(
     evaluate_every: int | None = None,
     progress: bool = True,
     executor: Executor | None = None,
+    callbacks: Sequence[Callback] = (),
+    checkpoint: str | Path | None = None,
+    every: int = 10,
 ) -> Study:
     """Run every plan over every federation with every seed.
 
@@ -83,9 +90,19 @@ def compare(
             training diverged), becomes a row with the reason.
         evaluate_every: as for :func:`fedpriv.run`; by default only the last round is measured.
         progress: show a progress bar on a terminal.
-        executor: where clients are trained.
+        executor: whose workers the runs are spread over, each run whole in one of them; a single run's clients are
+            spread instead. The results are the same.
+        callbacks: of every run, see :func:`fedpriv.run`; no logs, which are of one run each.
+        checkpoint: a folder, in which every run has one of its own. A study that was interrupted or killed goes on
+            from there: finished runs are read back, the others resume; see :func:`fedpriv.run`. Workers on other
+            machines must see the same folder.
+        every: rounds between two checkpoints of a run.
+
+    An interruption (Ctrl-C, SIGINT) ends the study with the runs that are finished, marked :attr:`Study.partial`;
+    before the first one is, it is raised.
 
     Raises:
+        CheckpointError: a run's checkpoint is of another plan, federation or seed, or damaged.
         PlanError: a plan does not fit, with ``on_invalid="raise"``; over the federations of the first seed nothing has
             run by then.
         ConfigurationError: nothing to compare, a seed given twice, an unknown observer, δ out of range.
@@ -110,43 +127,145 @@ def compare(
     if delta is not None and not 0.0 < delta < 1.0:
         raise ConfigurationError("δ is in (0, 1).", value=delta, remedy="Give less than one over the population.")
     parties_of(observer)
-    resolve, build = _Resolver(), _Builder()
+    callbacks = check(callbacks)
+    if any(isinstance(callback, RoundLog) for callback in callbacks):
+        raise ConfigurationError(
+            "A log is of one run.", value="RoundLog", remedy="Read Study.rounds, or give it to fp.run."
+        )
+    options = {
+        "noise": noise,
+        "ideal": ideal,
+        "evaluate_every": evaluate_every,
+        "callbacks": callbacks,
+        "every": every,
+    }
+    folder = Path(checkpoint).absolute() if checkpoint is not None else None
+    work = _Work(dict(sources), dict(plans), options, folder, on_invalid)
     if on_invalid == "raise":  # before anything runs: a plan that is refused costs no other plan's hours
-        for (place, source), (label, plan) in itertools.product(sources.items(), plans.items()):
-            resolve(place, label, plan, build(place, source, seeds[0]))
-    jobs = itertools.product(sources.items(), seeds, plans.items())
-    cells = []
-    for (place, source), seed, (label, plan) in bar(jobs, len(sources) * len(seeds) * len(plans), "runs", progress):
-        data = build(place, source, seed)
-        outcome: Run | Refusal
+        for place, label in itertools.product(sources, plans):
+            work.resolved(_Job(place, seeds[0], label))
+    jobs = [_Job(*job) for job in itertools.product(sources, seeds, plans)]
+    cells: list[Cell] = []
+    partial = False
+    try:
+        with closing(_outcomes(work, jobs, executor)) as outcomes:
+            for job, outcome in zip(jobs, bar(outcomes, len(jobs), "runs", progress), strict=True):
+                cells.append(_cell(work, job, outcome, observer, delta))
+    except KeyboardInterrupt:
+        if not cells:
+            raise
+        partial = True
+        logging.getLogger("fedpriv").warning("Interrupted after %d of %d runs.", len(cells), len(jobs))
+    return Study(cells=tuple(cells), partial=partial)
+
+
+class _Job(NamedTuple):
+    """One run of a comparison."""
+
+    place: str
+    seed: int
+    label: str
+
+
+class _Work:
+    """What all runs of a comparison have in common, wherever they are done. Pickled, it leaves its caches behind."""
+
+    def __init__(
+        self,
+        sources: Mapping[str, Source],
+        plans: Mapping[str, Plan],
+        options: Mapping[str, Any],
+        folder: Path | None,
+        on_invalid: str,
+    ) -> None:
+        self._given = sources, plans, options, folder, on_invalid
+        self.plans = plans
+        self._resolve, self._build = _Resolver(), _Builder()
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _Work, self._given
+
+    def federation(self, job: _Job) -> Federation:
+        """Of a run."""
+        return self._build(job.place, self._given[0][job.place], job.seed)
+
+    def resolved(self, job: _Job) -> Resolved:
+        """Of a run."""
+        return self._resolve(job.place, job.label, self.plans[job.label], self.federation(job))
+
+    def perform(self, job: _Job, executor: Executor) -> Left:
+        """Do a run, or go on with it.
+
+        Raises:
+            CheckpointError, and with ``on_invalid="raise"`` every other error of fedpriv's.
+            KeyboardInterrupt: it was interrupted; what it has is in its checkpoint.
+        """
+        _, _, options, folder, on_invalid = self._given
+        plan, data = self.plans[job.label], self.federation(job)
+        measured = options["evaluate_every"]
         try:
-            outcome = run(
+            done = run(
                 data,
-                resolve(place, label, plan, data),
-                seed=seed,
-                noise=noise,
-                ideal=ideal,
-                evaluate_every=plan.rounds if evaluate_every is None else evaluate_every,
+                self.resolved(job),
+                seed=job.seed,
+                **{**options, "evaluate_every": plan.rounds if measured is None else measured},
                 progress=False,
                 executor=executor,
+                checkpoint=folder and folder / _name_of(job),
             )
+        except CheckpointError:
+            raise
         except FedprivError as error:
             if on_invalid == "raise":
                 raise
-            outcome = Refusal(error=without_frames(error))
-        target = getattr(plan.mechanism, "target", None)
-        cells.append(
-            Cell(
-                federation=place or data.name,
-                label=label,
-                plan=plan,
-                seed=seed,
-                outcome=outcome,
-                observer=target.observer if target is not None else observer,
-                delta=delta,
-            )
-        )
-    return Study(cells=tuple(cells))
+            return Refusal(error=without_frames(error))
+        if done.partial:
+            raise KeyboardInterrupt
+        return {item.name: getattr(done, item.name) for item in fields(done) if item.name != "resolved"}
+
+
+Left: TypeAlias = Refusal | Mapping[str, Any]
+"""What a worker sends back of a run: all but the plan and the federation, which are here already."""
+
+
+@dataclass(frozen=True)
+class _Whole:
+    """Does whole runs, in a worker."""
+
+    work: Shared[_Work]
+    threads: int
+
+    def __call__(self, job: _Job) -> Left:
+        return self.work.value.perform(job, Inline(threads=self.threads))
+
+
+def _outcomes(work: _Work, jobs: Sequence[_Job], executor: Executor | None) -> Generator[Left, None, None]:
+    if len(jobs) == 1:
+        yield work.perform(jobs[0], executor or Inline())
+        return
+    with (executor or Inline()).start() as crew:
+        yield from crew.map(_Whole(crew.share(work), crew.threads), jobs)
+
+
+def _cell(work: _Work, job: _Job, left: Left, observer: Observer, delta: float | None) -> Cell:
+    plan = work.plans[job.label]
+    target = getattr(plan.mechanism, "target", None)
+    return Cell(
+        federation=job.place or work.federation(job).name,
+        label=job.label,
+        plan=plan,
+        seed=job.seed,
+        outcome=left if isinstance(left, Refusal) else Run(resolved=work.resolved(job), **left),
+        observer=target.observer if target is not None else observer,
+        delta=delta,
+    )
+
+
+def _name_of(job: _Job) -> str:
+    """A run's folder: legible, and its own."""
+    digest = hashlib.sha256(repr((job.place, job.label, int(job.seed))).encode()).hexdigest()[:12]
+    words = re.sub(r"[^A-Za-z0-9]+", "-", f"{job.place} {job.label}").strip("-")[:60]
+    return f"{words}-seed-{int(job.seed)}-{digest}"
 
 
 def _check_kinds(sources: Mapping[str, Any], plans: Mapping[str, Any]) -> None:
@@ -196,11 +315,14 @@ class Study:
     """The runs of a comparison, as tables and figures."""
 
     cells: tuple[Cell, ...]
+    partial: bool = False
+    """Whether an interruption ended the study: runs are missing."""
 
     def __repr__(self) -> str:
         refused = sum(isinstance(cell.outcome, Refusal) for cell in self.cells)
         labels = len({(cell.federation, cell.label) for cell in self.cells})
-        return f"Study({labels} cells, {len(self.cells)} runs, {refused} refused)"
+        interrupted = ", interrupted" if self.partial else ""
+        return f"Study({labels} cells, {len(self.cells)} runs, {refused} refused{interrupted})"
 
     def _repr_html_(self) -> str:
         return self.table().to_html(float_format="{:.4g}".format)
@@ -294,7 +416,11 @@ class Study:
         """
         from fedpriv.report.saving import provenance, save
 
-        about: dict[str, Any] = {"cells": [_about(cell) for cell in self.cells], **provenance()}
+        about: dict[str, Any] = {
+            "partial": self.partial,
+            "cells": [_about(cell) for cell in self.cells],
+            **provenance(),
+        }
         return save(
             folder,
             tables={

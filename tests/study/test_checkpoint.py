@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 
 import fedpriv as fp
-from fedpriv.engine.checkpoint import Checkpoint
 from fedpriv.errors import CheckpointError, ConfigurationError
 from fedpriv.learning.update import Broadcast, Update, per_client
 
@@ -24,17 +22,6 @@ NOISED = fp.CentralGaussian(clip_norm=1.0, noise_multiplier=2.0)
 
 class Crash(Exception):
     """What no run expects."""
-
-
-@dataclass
-class CrashAfter:
-    """Ends the process's work in the middle of things: nothing is saved any more."""
-
-    rounds: int
-
-    def __call__(self, progress: Any) -> None:
-        if progress.rounds == self.rounds:
-            raise Crash
 
 
 def execute(federation: Any, plan: fp.Plan, **options: Any) -> fp.Run:
@@ -138,3 +125,185 @@ def test_a_resumed_run_is_the_uninterrupted_one(
     read_back = execute(federation, plan, checkpoint=tmp_path, **options)
     assert read_back.frame.to_csv() == resumed.frame.to_csv()  # timings too: nothing ran
     assert untimed(read_back) == untimed(whole)
+
+
+class TestRefusals:
+    @pytest.mark.parametrize(
+        ("changes", "options", "fields"),
+        [
+            (
+                {"client": fp.LocalSGD(steps=2, batch_size=4, learning_rate=0.7)},
+                {},
+                ["plan.client.learning_rate: 0.3 → 0.7"],
+            ),
+            (
+                {"rounds": 4, "server": fp.FedAvgM()},
+                {},
+                ["plan.rounds: 2 → 4", "plan.server.type: 'FedAvg' → 'FedAvgM'"],
+            ),
+            ({}, {"ideal": True}, ["ideal: False → True"]),
+            ({}, {"callbacks": [fp.EarlyStopping()]}, ["callbacks"]),
+        ],
+    )
+    def test_of_another_plan(
+        self, changes: Any, options: Any, fields: list[str], federation: Any, planned: Make, tmp_path: Path
+    ) -> None:
+        execute(federation, planned(), checkpoint=tmp_path)
+        with pytest.raises(CheckpointError) as caught:
+            execute(federation, planned(**changes), checkpoint=tmp_path, **options)
+        assert all(field in str(caught.value) for field in fields)
+
+    def test_of_another_seed_or_federation(
+        self, federation: Any, federations: Any, planned: Make, tmp_path: Path
+    ) -> None:
+        execute(federation, planned(), checkpoint=tmp_path)
+        with pytest.raises(CheckpointError, match="seed: 7 → 8"):
+            fp.run(federation, planned(), seed=8, progress=False, checkpoint=tmp_path)
+        with pytest.raises(CheckpointError, match=r"federation\.sha256"):
+            execute(federations(seed=1), planned(), checkpoint=tmp_path)
+
+    @pytest.mark.parametrize("damage", ["flip", "cut", "empty", "other"])
+    def test_a_damaged_one_gives_way_to_the_one_before(
+        self, damage: str, federation: Any, planned: Make, tmp_path: Path
+    ) -> None:
+        plan = planned(rounds=4)
+        whole = execute(federation, plan, checkpoint=tmp_path, every=1)
+        older, latest = sorted(tmp_path.glob("*.checkpoint"))
+        for file in (latest, older):
+            data = bytearray(file.read_bytes())
+            data[len(data) // 2] ^= 1
+            file.write_bytes({"flip": bytes(data), "cut": data[:-7], "empty": b"", "other": b"text\n"}[damage])
+            if file is latest:
+                with pytest.warns(
+                    RuntimeWarning, match="round-000004.checkpoint is damaged .* the one before it is used"
+                ):
+                    resumed = execute(federation, plan, checkpoint=tmp_path, every=1)
+                assert untimed(resumed) == untimed(whole)
+                latest.write_bytes(b"")
+        with (
+            pytest.warns(RuntimeWarning, match="damaged"),
+            pytest.raises(CheckpointError, match="Remove them to start anew"),
+        ):
+            execute(federation, plan, checkpoint=tmp_path, every=1)
+
+    def test_only_two_are_kept_and_nothing_else(self, federation: Any, planned: Make, tmp_path: Path) -> None:
+        execute(federation, planned(rounds=5), checkpoint=tmp_path, every=1)
+        assert sorted(path.name for path in tmp_path.iterdir()) == [
+            "round-000004.checkpoint",
+            "round-000005.checkpoint",
+        ]
+
+    def test_a_write_that_fails_leaves_what_was_there(
+        self, federation: Any, planned: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        import os
+
+        plan = planned(rounds=4)
+        whole = execute(federation, plan)
+        real, calls = os.replace, []
+
+        def full(source: Any, target: Any) -> None:
+            calls.append(target)
+            if len(calls) == 3:
+                raise OSError("no space left on device")
+            real(source, target)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "replace", full)
+            with pytest.raises(OSError, match="no space"):
+                execute(federation, plan, checkpoint=tmp_path, every=1)
+        assert sorted(path.name for path in tmp_path.iterdir()) == [
+            "round-000001.checkpoint",
+            "round-000002.checkpoint",
+        ]
+        assert untimed(execute(federation, plan, checkpoint=tmp_path, every=1)) == untimed(whole)
+
+    def test_a_state_that_cannot_be_kept_is_named(self, federation: Any, planned: Make, tmp_path: Path) -> None:
+        @per_client
+        class Odd:
+            def train_one(self, model: Any, broadcast: Broadcast, client: Any, state: Any, rng: Any) -> Update:
+                zero = np.zeros(len(broadcast.parameters), dtype=np.float32)
+                return Update(payload={"delta": zero}, state={"open": object()})
+
+        with pytest.raises(CheckpointError, match=r"the state of client 0\['open'\]: object"):
+            execute(federation, planned(client=Odd()), checkpoint=tmp_path)
+
+    def test_reading_calls_nothing_that_the_file_names(self, planned: Make) -> None:
+        from fedpriv.engine.values import Reader
+
+        reader = Reader([], planned())
+        for name in ("os:system", "subprocess:Popen", "fedpriv.data:federate", "absent:Thing"):
+            for tag in ("type", "enum", "error", "named"):
+                with pytest.raises(CheckpointError, match="is defined"):
+                    reader.read({tag: name, "fields": {}, "member": "x", "items": []})
+
+    @pytest.mark.parametrize("every", [0, -1, 1.5, True])
+    def test_every(self, every: Any, federation: Any, planned: Make, tmp_path: Path) -> None:
+        with pytest.raises(ConfigurationError, match="every k-th round"):
+            execute(federation, planned(), checkpoint=tmp_path, every=every)
+
+
+class TestFreshNoise:
+    """Under noise="os" a lost round was released for good, and the one that is done in its place is another."""
+
+    @pytest.mark.parametrize(
+        "parts", [{"mechanism": NOISED}, {"client": RECORDS, "mechanism": fp.NoDP(weighting="equal")}]
+    )
+    def test_a_lost_attempt_is_charged(
+        self, parts: Any, federation: Any, planned: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        plan = planned(rounds=3, **parts)
+        whole = execute(federation, plan, noise="os")
+        for _ in range(2):  # the same round is lost twice
+            crashed(federation, plan, tmp_path, 1, monkeypatch, noise="os", every=10)
+        resumed = execute(federation, plan, checkpoint=tmp_path, noise="os", every=10)
+        assert len(resumed.records) == 3
+        assert [event.round for event in resumed.ledger.events if event.scope in ("population", "client/0")] == (
+            [0, 1, 1, 1, 2] if "client" not in parts else [0, 0, 1, 1, 1, 1, 1, 1, 2, 2]
+        )
+        unit = "record" if "client" in parts else "client"
+        spent = [run.ledger.epsilon(1e-2, observer="public", unit=unit) for run in (whole, resumed)]
+        assert spent[1] > spent[0] * 1.1
+
+
+class TestInterruption:
+    @pytest.mark.parametrize("at", ["training", "measuring"])
+    def test_it_ends_a_run_with_what_it_has(
+        self, at: str, federation: Any, planned: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from fedpriv.engine.training import ClientWork
+        from fedpriv.study import runs
+
+        plan = planned(rounds=6, mechanism=NOISED, server=fp.FedAdam(learning_rate=0.1))
+        whole = execute(federation, plan)
+        owner, name = (ClientWork, "_train") if at == "training" else (runs._Evaluation, "__call__")
+        real, calls = getattr(owner, name), []
+
+        def pressed(*arguments: Any) -> Any:
+            calls.append(1)
+            if len(calls) == 4:
+                raise KeyboardInterrupt
+            return real(*arguments)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, pressed)
+            partial = execute(federation, plan, checkpoint=tmp_path)
+        assert partial.partial
+        assert len(partial.records) == len(partial.ledger) == 3
+        assert "interrupted" in repr(partial)
+        assert partial.frame.drop(columns=TIMINGS).equals(whole.frame.drop(columns=TIMINGS).iloc[:3])
+        resumed = execute(federation, plan, checkpoint=tmp_path)
+        assert not resumed.partial
+        assert untimed(resumed) == untimed(whole)
+
+    def test_before_the_first_round_there_is_nothing(
+        self, federation: Any, planned: Make, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from fedpriv.engine.training import ClientWork
+
+        def pressed(*_: Any) -> Any:
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(ClientWork, "_train", pressed)
+        with pytest.raises(KeyboardInterrupt):
+            execute(federation, planned())
