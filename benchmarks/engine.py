@@ -80,7 +80,7 @@ POINTS = (
     Point("mlp", 1000, 100, 40, 8),
     Point("cnn", 100, 10, 4, 3),
 )
-QUICK = (Point("mlp", 1000, 100, 8, 3),)
+QUICK = (Point("mlp", 1000, 100, 8, 2),)
 
 
 def rows(*, quick: bool) -> Iterator[Row]:
