@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Iterable
-from typing import TypeAlias
+from functools import lru_cache
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +30,8 @@ FRAME = TAG + DIGEST
 """What a frame adds to its payload."""
 _MOST = 1 << 30
 """Bytes that the cipher takes at a time."""
+_SHORT = 1 << 14
+"""Values up to which a few operations on whole arrays are faster than going row by row."""
 
 
 def u32(value: int) -> bytes:
@@ -153,8 +156,8 @@ def pack_bits(values: Words, bits: int) -> bytes:
     """``[n]`` unsigned integers → ⌈n · bits / 8⌉ bytes; bits above ``bits`` are ignored (reduction mod 2^bits).
 
     Blocks of w values, w being the width of ``word_type(bits)``, fill ``bits`` words exactly. They are laid out with
-    value i of every block side by side, so that packing is a few shifts of long contiguous rows that stay in the cache;
-    what is left over follows bit by bit.
+    value i of every block side by side, so that packing is a few shifts of long contiguous rows; what is left over
+    follows bit by bit.
     """
     kind = word_type(bits)
     width = kind.itemsize * 8
@@ -163,18 +166,7 @@ def pack_bits(values: Words, bits: int) -> bytes:
     blocks = len(values) // width
     rows = values[: width * blocks].astype(kind, copy=False).reshape(width, blocks)
     words = np.empty((bits, blocks), dtype=kind)
-    value, shifted = np.empty((2, blocks), dtype=kind)
-    mask = kind.type((1 << bits) - 1)
-    for row in range(width):
-        word, offset = divmod(row * bits, width)
-        np.bitwise_and(rows[row], mask, out=value)
-        if offset == 0:
-            words[word] = value
-        else:
-            np.left_shift(value, kind.type(offset), out=shifted)
-            np.bitwise_or(words[word], shifted, out=words[word])
-        if offset + bits > width:
-            np.right_shift(value, kind.type(width - offset), out=words[word + 1])
+    (_pack_short if len(values) <= _SHORT else _pack_long)(rows, words)
     if len(values) == width * blocks:
         return words.tobytes()
     return b"".join((words.data, pack_rows(values[None, width * blocks :], bits).data))
@@ -196,20 +188,91 @@ def unpack_bits(data: bytes | memoryview, count: int, bits: int, dtype: npt.DTyp
     values = np.empty(count, dtype=kind)
     rows = values[: width * blocks].reshape(width, blocks)
     words = np.frombuffer(data, dtype=kind, count=bits * blocks).reshape(bits, blocks)
-    above = np.empty(blocks, dtype=kind)
-    mask = kind.type((1 << bits) - 1)
-    for row in range(width):
-        word, offset = divmod(row * bits, width)
-        value = rows[row]
-        np.right_shift(words[word], kind.type(offset), out=value)
-        if offset + bits > width:
-            np.left_shift(words[word + 1], kind.type(width - offset), out=above)
-            np.bitwise_or(value, above, out=value)
-        np.bitwise_and(value, mask, out=value)
+    (_unpack_short if count <= _SHORT else _unpack_long)(words, rows)
     if count % width:
         rest = memoryview(data)[kind.itemsize * bits * blocks :]
         values[width * blocks :] = unpack_rows(rest, count % width, bits)[0]
     return values.astype(dtype, copy=False)
+
+
+def _pack_long(rows: Words, words: Words) -> None:
+    """Row by row: what is worked on stays in the cache."""
+    kind, bits, width = words.dtype.type, len(words), len(rows)
+    value, shifted = np.empty_like(rows[:2])
+    mask = kind((1 << bits) - 1)
+    for row in range(width):
+        word, offset = divmod(row * bits, width)
+        np.bitwise_and(rows[row], mask, out=value)
+        if offset == 0:
+            words[word] = value
+        else:
+            np.left_shift(value, kind(offset), out=shifted)
+            np.bitwise_or(words[word], shifted, out=words[word])
+        if offset + bits > width:
+            np.right_shift(value, kind(width - offset), out=words[word + 1])
+
+
+def _unpack_long(words: Words, rows: Words) -> None:
+    kind, bits, width = words.dtype.type, len(words), len(rows)
+    above = np.empty_like(rows[0])
+    mask = kind((1 << bits) - 1)
+    for row in range(width):
+        word, offset = divmod(row * bits, width)
+        value = rows[row]
+        np.right_shift(words[word], kind(offset), out=value)
+        if offset + bits > width:
+            np.left_shift(words[word + 1], kind(width - offset), out=above)
+            np.bitwise_or(value, above, out=value)
+        np.bitwise_and(value, mask, out=value)
+
+
+def _pack_short(rows: Words, words: Words) -> None:
+    """All rows at once: a vector of a small model takes hardly longer than the calls."""
+    layout = _layout(len(words), len(rows))
+    masked = rows & words.dtype.type((1 << len(words)) - 1)
+    words[:] = 0
+    for chosen, left, right in layout.parts:
+        words |= masked[chosen] << left >> right
+
+
+def _unpack_short(words: Words, rows: Words) -> None:
+    layout = _layout(len(words), len(rows))
+    # Shifted by the whole width numpy gives 0; where a value does not go on, what comes from above is masked away.
+    np.bitwise_or(words[layout.first] >> layout.offset, words[layout.second] << layout.rest, out=rows)
+    rows &= words.dtype.type((1 << len(words)) - 1)
+
+
+class _Layout(NamedTuple):
+    """Where the values of a block lie in its words."""
+
+    first: Words
+    """``[width]``: the word in which a value begins."""
+    second: Words
+    """``[width]``: the word after it; the last one has none and stands for itself."""
+    offset: Words
+    """``[width, 1]``: the bit at which it begins."""
+    rest: Words
+    """``[width, 1]``: the bits from there to the word's end."""
+    parts: tuple[tuple[Words, Words, Words], ...]
+    """Value, left shift and right shift, ``[bits]``, ``[bits, 1]`` and ``[bits, 1]``: all together make the words."""
+
+
+@lru_cache(maxsize=64)
+def _layout(bits: int, width: int) -> _Layout:
+    kind = word_type(bits)
+    starts = np.arange(width) * bits
+    first, offset = np.divmod(starts, width)
+    words = np.arange(bits)
+    begins = words * width // bits  # the first value with bits in each word
+    parts = []
+    for k in range(-(-width // bits) + 1):
+        value = np.minimum(begins + k, width - 1)
+        value = np.where(starts[value] < (words + 1) * width, value, begins)  # none left: the first one again
+        shift = starts[value] - words * width
+        pair = (np.maximum(shift, 0)[:, None].astype(kind), np.maximum(-shift, 0)[:, None].astype(kind))
+        parts.append((value, *pair))
+    offset = offset[:, None].astype(kind)
+    return _Layout(first, np.minimum(first + 1, bits - 1), offset, kind.type(width) - offset, tuple(parts))
 
 
 def pack_rows(rows: Words, bits: int) -> npt.NDArray[np.uint8]:

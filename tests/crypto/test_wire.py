@@ -109,6 +109,18 @@ def test_unframing_survives_any_bytes(data: bytes) -> None:
         wire.unframe(TAG, data)
 
 
+@pytest.mark.parametrize("bits", range(1, 65))
+def test_short_and_long_vectors_have_one_form(bits: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    kind = wire.word_type(bits)
+    values = np.random.default_rng(bits).integers(0, 2**64, 333, dtype=np.uint64).astype(kind)
+    packed = wire.pack_bits(values, bits)
+    unpacked = wire.unpack_bits(packed, len(values), bits, kind)
+    monkeypatch.setattr(wire, "_SHORT", 0)
+    assert wire.pack_bits(values, bits) == packed
+    assert np.array_equal(wire.unpack_bits(packed, len(values), bits, kind), unpacked)
+    assert [int(value) for value in unpacked] == [int(value) % 2**bits for value in values]
+
+
 @pytest.mark.parametrize("bits", [5, 16, 20, 33])
 def test_the_packed_form_does_not_depend_on_the_words_in_which_values_are_held(bits: int) -> None:
     values = np.random.default_rng(0).integers(0, 2**bits, 200, dtype=np.uint64)
