@@ -26,18 +26,7 @@ if TYPE_CHECKING:
         NoDP,
         PoissonSampling,
     )
-    from fedpriv.study import (
-        BudgetStop,
-        EarlyStopping,
-        RoundLog,
-        Run,
-        Study,
-        compare,
-        grid,
-        private_mean,
-        rounds,
-        run,
-    )
+    from fedpriv.study import Run, Study, callbacks, compare, grid, private_mean, rounds, run
     from fedpriv.threat import Coalition
 
 __version__ = "0.1.0"
@@ -47,10 +36,8 @@ __all__ = [
     "CKKS",
     "DPSGD",
     "Budget",
-    "BudgetStop",
     "CentralGaussian",
     "Coalition",
-    "EarlyStopping",
     "FedAdagrad",
     "FedAdam",
     "FedAvg",
@@ -69,12 +56,12 @@ __all__ = [
     "PoissonSampling",
     "Processes",
     "Ray",
-    "RoundLog",
     "Run",
     "SecureAggregation",
     "SharedClientKey",
     "Study",
     "attacks",
+    "callbacks",
     "compare",
     "data",
     "grid",
@@ -100,18 +87,7 @@ _HOME = {
         "NoDP",
         "PoissonSampling",
     ),
-    "study": (
-        "BudgetStop",
-        "EarlyStopping",
-        "RoundLog",
-        "Run",
-        "Study",
-        "compare",
-        "grid",
-        "private_mean",
-        "rounds",
-        "run",
-    ),
+    "study": ("Run", "Study", "callbacks", "compare", "grid", "private_mean", "rounds", "run"),
     "threat": ("Coalition",),
 }
 

@@ -1,20 +1,17 @@
 """The calls of a researcher, and what they return."""
 
-from fedpriv.study.callbacks import BudgetStop, EarlyStopping, Progress, RoundLog
+from fedpriv.study import callbacks
 from fedpriv.study.comparison import Refusal, Study, compare
 from fedpriv.study.grids import grid
 from fedpriv.study.mean import PrivateMean, private_mean
 from fedpriv.study.runs import Run, rounds, run
 
 __all__ = [
-    "BudgetStop",
-    "EarlyStopping",
     "PrivateMean",
-    "Progress",
     "Refusal",
-    "RoundLog",
     "Run",
     "Study",
+    "callbacks",
     "compare",
     "grid",
     "private_mean",

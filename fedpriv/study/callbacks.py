@@ -83,14 +83,16 @@ def check(callbacks: Any) -> tuple[Callback, ...]:
     """
     if isinstance(callbacks, str) or not isinstance(callbacks, Sequence):
         raise ConfigurationError(
-            "Callbacks are a list.", value=type(callbacks).__name__, remedy="Give callbacks=[fp.EarlyStopping()]."
+            "Callbacks are a list.",
+            value=type(callbacks).__name__,
+            remedy="Give callbacks=[EarlyStopping()].",
         )
     for callback in callbacks:
         if isinstance(callback, type) or not (hasattr(callback, "on_round") or callable(callback)):
             raise ConfigurationError(
                 "A callback has on_round(progress), or is a function of it.",
                 value=callback.__name__ if isinstance(callback, type) else type(callback).__name__,
-                remedy="Give an instance, e.g. fp.EarlyStopping(patience=5).",
+                remedy="Give an instance, e.g. fp.callbacks.EarlyStopping(patience=5).",
             )
     return tuple(callbacks)
 

@@ -19,6 +19,7 @@ from fedpriv.data import Federation
 from fedpriv.engine.executors import Executor, Inline, Shared
 from fedpriv.engine.plan import Plan
 from fedpriv.engine.resolution import Resolved
+from fedpriv.engine.training import Device
 from fedpriv.errors import CheckpointError, ConfigurationError, FedprivError, without_frames
 from fedpriv.randomness import NoiseSource
 from fedpriv.study.callbacks import Callback, RoundLog, check
@@ -72,6 +73,7 @@ def compare(
     evaluate_every: int | None = None,
     progress: bool = True,
     executor: Executor | None = None,
+    device: Device = "auto",
     callbacks: Sequence[Callback] = (),
     checkpoint: str | Path | None = None,
     every: int = 10,
@@ -92,6 +94,7 @@ def compare(
         progress: show a progress bar on a terminal.
         executor: whose workers the runs are spread over, each run whole in one of them; a single run's clients are
             spread instead. The results are the same.
+        device: see :func:`fedpriv.run`.
         callbacks: of every run, see :func:`fedpriv.run`; no logs, which are of one run each.
         checkpoint: a folder, in which every run has one of its own. A study that was interrupted or killed goes on
             from there: finished runs are read back, the others resume; see :func:`fedpriv.run`. Workers on other
@@ -136,6 +139,7 @@ def compare(
         "noise": noise,
         "ideal": ideal,
         "evaluate_every": evaluate_every,
+        "device": device,
         "callbacks": callbacks,
         "every": every,
     }

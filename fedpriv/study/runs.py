@@ -140,11 +140,13 @@ def run(
     except KeyboardInterrupt:
         if not course.reached:
             raise
-        partial = course.ended == ""
+        partial = True
         logging.getLogger("fedpriv").warning(
             "Interrupted after %d of %d rounds.", course.reached.rounds, resolved.plan.rounds
         )
         course.interrupted()
+        if course.ended:  # it was over, and kept: whoever called is to end as well
+            raise
     return course.run(ideal, partial)
 
 

@@ -82,7 +82,7 @@ class TestStudies:
         assert "refused: PlanError" in said
         assert sorted(path.name for path in tmp_path.iterdir()) == ["little.py"]
 
-    @pytest.mark.parametrize("name", ["mnist_masking", "heart_disease"])
+    @pytest.mark.parametrize("name", ["mnist_masking", "heart_disease", "digits_tradeoff"])
     def test_the_studies_of_the_benchmarks_resolve(self, name: str, capsys: pytest.CaptureFixture[str]) -> None:
         assert main(["plan", str(ROOT / "benchmarks" / "studies" / f"{name}.py")]) == 0
         assert "Who learns what" in capsys.readouterr().out

@@ -142,7 +142,7 @@ class TestRefusals:
                 ["plan.rounds: 2 → 4", "plan.server.type: 'FedAvg' → 'FedAvgM'"],
             ),
             ({}, {"ideal": True}, ["ideal: False → True"]),
-            ({}, {"callbacks": [fp.EarlyStopping()]}, ["callbacks"]),
+            ({}, {"callbacks": [fp.callbacks.EarlyStopping()]}, ["callbacks"]),
         ],
     )
     def test_of_another_plan(
