@@ -137,7 +137,7 @@ class KeyAuthority(_WithMinimum):
     in one client's update. Only noise, for which every release is charged, protects against that.
 
     **Reference** Phong et al. 2018 (additively homomorphic aggregation, there with one key shared by all clients);
-    Zhang et al. 2020, BatchCrypt (section 3); RFC 8032 (signatures).
+    Zhang et al. 2020, BatchCrypt; RFC 8032 (signatures).
 
     Args:
         min_contributors: the fewest clients in a sum that the authority decrypts, ≥ 1. With 1 or 2 a sum can show a

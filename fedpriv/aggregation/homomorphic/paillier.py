@@ -53,7 +53,7 @@ class Paillier:
     **Does not hide** Vectors from the parties that together hold ciphertexts and key. Ciphertexts are malleable:
     nothing is claimed where someone crafts them and sees decryptions.
 
-    **Reference** Paillier 1999 (scheme 1); Zhang et al. 2020, BatchCrypt (section 4, lanes).
+    **Reference** Paillier 1999 (scheme 1); Zhang et al. 2020, BatchCrypt (packing).
 
     Args:
         keys: who holds the secret key.

@@ -17,7 +17,7 @@ which returns rounded integers only. That the known attack fails on integers is 
 constant-time in everything, and Python is not at all.
 
 **Reference** Cheon, Kim, Kim, Song 2017; Fan and Vercauteren 2012; Albrecht et al. 2018 (standard, table 1); Li and
-Micciancio 2021 (section 3).
+Micciancio 2021.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ Nothing in fedpriv's protocols imports this module. Polynomials of a ciphertext 
 it. :func:`floats` and :func:`secret_coefficients` need the secret key: they stand for the decryptor who releases CKKS's
 floating-point values as TenSEAL gives them, and for the truth that a recovered key is checked against.
 
-**Does not hide** the secret key: two results of :func:`floats` determine it (Li and Micciancio 2021, section 3).
+**Does not hide** the secret key: two results of :func:`floats` determine it (Li and Micciancio 2021).
 """
 
 from __future__ import annotations
