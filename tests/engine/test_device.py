@@ -75,9 +75,9 @@ def test_clients_train_where_the_run_says(federation: fp.data.Federation, monkey
     assert seen == {"cuda"}
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+@pytest.mark.parametrize("device", ["cpu", *(["cuda"] if torch.cuda.is_available() else [])])
 @pytest.mark.parametrize("batching", ["loop", "vmap", "stacked"])
-def test_a_gpu_agrees_to_rounding(federation: fp.data.Federation, batching: Any) -> None:
+def test_devices_agree_to_rounding(federation: fp.data.Federation, batching: Any, device: Any) -> None:
     plan = fp.Plan(model=fp.models.mlp, client=PLAN.client, rounds=2, batching=batching)
-    cpu, gpu = (fp.run(federation, plan, seed=0, progress=False, device=device) for device in ("cpu", "cuda"))
-    np.testing.assert_allclose(gpu.parameters, cpu.parameters, atol=1e-4)
+    there, cpu = (fp.run(federation, plan, seed=0, progress=False, device=name) for name in (device, "cpu"))
+    np.testing.assert_allclose(there.parameters, cpu.parameters, atol=0 if device == "cpu" else 1e-4)
