@@ -1,7 +1,8 @@
 """The calls of a researcher, and what they return."""
 
 from fedpriv.study import callbacks
-from fedpriv.study.comparison import Refusal, Study, compare
+from fedpriv.study.cells import Refusal
+from fedpriv.study.comparison import Study, compare
 from fedpriv.study.grids import grid
 from fedpriv.study.mean import PrivateMean, private_mean
 from fedpriv.study.runs import Run, rounds, run

@@ -2,62 +2,32 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import logging
-import re
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from fedpriv.data import Federation
-from fedpriv.engine.executors import Executor, Inline, Shared
+from fedpriv.engine.executors import Executor
 from fedpriv.engine.plan import Plan
-from fedpriv.engine.resolution import Resolved
 from fedpriv.engine.training import Device
-from fedpriv.errors import CheckpointError, ConfigurationError, FedprivError, without_frames
+from fedpriv.errors import ConfigurationError
 from fedpriv.randomness import NoiseSource
 from fedpriv.study.callbacks import Callback, RoundLog, check
+from fedpriv.study.cells import Cell, Job, Refusal, Source, Work, cell_of, outcomes_of
 from fedpriv.study.progress import bar
-from fedpriv.study.runs import Run, epsilon_of, run
+from fedpriv.study.runs import Run, epsilon_of
 from fedpriv.threat import Observer, parties_of
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
-
-Source: TypeAlias = Federation | Callable[[int], Federation]
-"""A federation, or a function seed → federation."""
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Refusal:
-    """A plan that was refused before it ran, or whose run ended with an error: a row with its reason."""
-
-    error: FedprivError
-
-    @property
-    def reason(self) -> str:
-        """The error's message, and its round where it has one."""
-        return " ".join([str(self.error), *getattr(self.error, "__notes__", ())])
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Cell:
-    """One plan over one federation with one seed."""
-
-    federation: str
-    label: str
-    plan: Plan
-    seed: int
-    outcome: Run | Refusal
-    observer: Observer
-    delta: float | None
 
 
 def compare(
@@ -144,132 +114,23 @@ def compare(
         "every": every,
     }
     folder = Path(checkpoint).absolute() if checkpoint is not None else None
-    work = _Work(dict(sources), dict(plans), options, folder, on_invalid)
+    work = Work(dict(sources), dict(plans), options, folder, on_invalid)
     if on_invalid == "raise":  # before anything runs: a plan that is refused costs no other plan's hours
         for place, label in itertools.product(sources, plans):
-            work.resolved(_Job(place, seeds[0], label))
-    jobs = [_Job(*job) for job in itertools.product(sources, seeds, plans)]
+            work.resolved(Job(place, seeds[0], label))
+    jobs = [Job(*job) for job in itertools.product(sources, seeds, plans)]
     cells: list[Cell] = []
     partial = False
     try:
-        with closing(_outcomes(work, jobs, executor)) as outcomes:
+        with closing(outcomes_of(work, jobs, executor)) as outcomes:
             for job, outcome in zip(jobs, bar(outcomes, len(jobs), "runs", progress), strict=True):
-                cells.append(_cell(work, job, outcome, observer, delta))
+                cells.append(cell_of(work, job, outcome, observer, delta))
     except KeyboardInterrupt:
         if not cells:
             raise
         partial = True
         logging.getLogger("fedpriv").warning("Interrupted after %d of %d runs.", len(cells), len(jobs))
     return Study(cells=tuple(cells), partial=partial)
-
-
-class _Job(NamedTuple):
-    """One run of a comparison."""
-
-    place: str
-    seed: int
-    label: str
-
-
-class _Work:
-    """What all runs of a comparison have in common, wherever they are done. Pickled, it leaves its caches behind."""
-
-    def __init__(
-        self,
-        sources: Mapping[str, Source],
-        plans: Mapping[str, Plan],
-        options: Mapping[str, Any],
-        folder: Path | None,
-        on_invalid: str,
-    ) -> None:
-        self._given = sources, plans, options, folder, on_invalid
-        self.plans = plans
-        self._resolve, self._build = _Resolver(), _Builder()
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return _Work, self._given
-
-    def federation(self, job: _Job) -> Federation:
-        """Of a run."""
-        return self._build(job.place, self._given[0][job.place], job.seed)
-
-    def resolved(self, job: _Job) -> Resolved:
-        """Of a run."""
-        return self._resolve(job.place, job.label, self.plans[job.label], self.federation(job))
-
-    def perform(self, job: _Job, executor: Executor) -> Left:
-        """Do a run, or go on with it.
-
-        Raises:
-            CheckpointError, and with ``on_invalid="raise"`` every other error of fedpriv's.
-            KeyboardInterrupt: it was interrupted; what it has is in its checkpoint.
-        """
-        _, _, options, folder, on_invalid = self._given
-        plan, data = self.plans[job.label], self.federation(job)
-        measured = options["evaluate_every"]
-        try:
-            done = run(
-                data,
-                self.resolved(job),
-                seed=job.seed,
-                **{**options, "evaluate_every": plan.rounds if measured is None else measured},
-                progress=False,
-                executor=executor,
-                checkpoint=folder and folder / _name_of(job),
-            )
-        except CheckpointError:
-            raise
-        except FedprivError as error:
-            if on_invalid == "raise":
-                raise
-            return Refusal(error=without_frames(error))
-        if done.partial:
-            raise KeyboardInterrupt
-        return {item.name: getattr(done, item.name) for item in fields(done) if item.name != "resolved"}
-
-
-Left: TypeAlias = Refusal | Mapping[str, Any]
-"""What a worker sends back of a run: all but the plan and the federation, which are here already."""
-
-
-@dataclass(frozen=True)
-class _Whole:
-    """Does whole runs, in a worker."""
-
-    work: Shared[_Work]
-    threads: int
-
-    def __call__(self, job: _Job) -> Left:
-        return self.work.value.perform(job, Inline(threads=self.threads))
-
-
-def _outcomes(work: _Work, jobs: Sequence[_Job], executor: Executor | None) -> Generator[Left, None, None]:
-    if len(jobs) == 1:
-        yield work.perform(jobs[0], executor or Inline())
-        return
-    with (executor or Inline()).start() as crew:
-        yield from crew.map(_Whole(crew.share(work), crew.threads), jobs)
-
-
-def _cell(work: _Work, job: _Job, left: Left, observer: Observer, delta: float | None) -> Cell:
-    plan = work.plans[job.label]
-    target = getattr(plan.mechanism, "target", None)
-    return Cell(
-        federation=job.place or work.federation(job).name,
-        label=job.label,
-        plan=plan,
-        seed=job.seed,
-        outcome=left if isinstance(left, Refusal) else Run(resolved=work.resolved(job), **left),
-        observer=target.observer if target is not None else observer,
-        delta=delta,
-    )
-
-
-def _name_of(job: _Job) -> str:
-    """A run's folder: legible, and its own."""
-    digest = hashlib.sha256(repr((job.place, job.label, int(job.seed))).encode()).hexdigest()[:12]
-    words = re.sub(r"[^A-Za-z0-9]+", "-", f"{job.place} {job.label}").strip("-")[:60]
-    return f"{words}-seed-{int(job.seed)}-{digest}"
 
 
 def _check_kinds(sources: Mapping[str, Any], plans: Mapping[str, Any]) -> None:
@@ -285,33 +146,6 @@ def _check_kinds(sources: Mapping[str, Any], plans: Mapping[str, Any]) -> None:
             raise ConfigurationError(
                 "Plans are {label: Plan}.", value={label: type(plan).__name__}, remedy="Use fp.grid(plan, …)."
             )
-
-
-class _Builder:
-    """Builds a federation once per seed, and keeps the last of each name."""
-
-    def __init__(self) -> None:
-        self._built: dict[str, tuple[int, Federation]] = {}
-
-    def __call__(self, place: str, source: Source, seed: int) -> Federation:
-        if isinstance(source, Federation):
-            return source
-        if place not in self._built or self._built[place][0] != seed:
-            self._built[place] = (seed, source(seed))
-        return self._built[place][1]
-
-
-class _Resolver:
-    """Resolves each plan once per federation: solving σ and timing primitives need not be repeated for every seed."""
-
-    def __init__(self) -> None:
-        self._known: dict[tuple[str, str], Resolved] = {}
-
-    def __call__(self, place: str, label: str, plan: Plan, federation: Federation) -> Resolved:
-        known = self._known.get((place, label))
-        if known is None or known.federation is not federation:
-            known = self._known[place, label] = plan.resolve(federation)
-        return known
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)

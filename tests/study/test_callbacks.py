@@ -79,11 +79,11 @@ class TestEarlyStopping:
         planned: Make,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        from fedpriv.study import runs
+        from fedpriv.study.course import Evaluation
 
         given = iter(values)
         monkeypatch.setattr(
-            runs._Evaluation,
+            Evaluation,
             "__call__",
             lambda *_: ({name: v for v in [next(given)] for name in ("accuracy", "loss")}, 0.0),
         )

@@ -30,9 +30,9 @@ def execute(federation: Any, plan: fp.Plan, **options: Any) -> fp.Run:
 
 def crashed(federation: Any, plan: fp.Plan, folder: Path, after: int, monkeypatch: Any, **options: Any) -> None:
     """A run that dies after this many rounds, wherever its last checkpoint was."""
-    from fedpriv.study import runs
+    from fedpriv.study.course import Course
 
-    take = runs._Course.take
+    take = Course.take
 
     def dying(course: Any, *arguments: Any) -> bool:
         if len(course.done) == after:
@@ -40,7 +40,7 @@ def crashed(federation: Any, plan: fp.Plan, folder: Path, after: int, monkeypatc
         return take(course, *arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(runs._Course, "take", dying)
+        patch.setattr(Course, "take", dying)
         with pytest.raises(Crash):
             execute(federation, plan, checkpoint=folder, **options)
 
@@ -272,11 +272,11 @@ class TestInterruption:
         self, at: str, federation: Any, planned: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         from fedpriv.engine.training import ClientWork
-        from fedpriv.study import runs
+        from fedpriv.study.course import Evaluation
 
         plan = planned(rounds=6, mechanism=NOISED, server=fp.FedAdam(learning_rate=0.1))
         whole = execute(federation, plan)
-        owner, name = (ClientWork, "_train") if at == "training" else (runs._Evaluation, "__call__")
+        owner, name = (ClientWork, "_train") if at == "training" else (Evaluation, "__call__")
         real, calls = getattr(owner, name), []
 
         def pressed(*arguments: Any) -> Any:

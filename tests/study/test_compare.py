@@ -126,7 +126,7 @@ class TestMistakes:
         self, federation: Any, planned: Make, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         ran: list[int] = []
-        monkeypatch.setattr("fedpriv.study.comparison.run", lambda *_, **__: ran.append(1))
+        monkeypatch.setattr("fedpriv.study.cells.run", lambda *_, **__: ran.append(1))
         with pytest.raises(PlanError, match="min_cohort"):
             compared(federation, {"a": planned(), "b": planned(aggregation=fp.SecureAggregation(min_cohort=9))})
         assert not ran

@@ -1,0 +1,184 @@
+"""The runs of a comparison, each done whole: in this process or in a worker."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias
+
+from fedpriv.data import Federation
+from fedpriv.engine.executors import Executor, Inline, Shared
+from fedpriv.engine.plan import Plan
+from fedpriv.engine.resolution import Resolved
+from fedpriv.errors import CheckpointError, FedprivError, without_frames
+from fedpriv.study.runs import Run, run
+from fedpriv.threat import Observer
+
+Source: TypeAlias = Federation | Callable[[int], Federation]
+"""A federation, or a function seed → federation."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Refusal:
+    """A plan that was refused before it ran, or whose run ended with an error: a row with its reason."""
+
+    error: FedprivError
+
+    @property
+    def reason(self) -> str:
+        """The error's message, and its round where it has one."""
+        return " ".join([str(self.error), *getattr(self.error, "__notes__", ())])
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Cell:
+    """One plan over one federation with one seed."""
+
+    federation: str
+    label: str
+    plan: Plan
+    seed: int
+    outcome: Run | Refusal
+    observer: Observer
+    delta: float | None
+
+
+class Job(NamedTuple):
+    """One run of a comparison."""
+
+    place: str
+    seed: int
+    label: str
+
+
+class Work:
+    """What all runs of a comparison have in common, wherever they are done. Pickled, it leaves its caches behind."""
+
+    def __init__(
+        self,
+        sources: Mapping[str, Source],
+        plans: Mapping[str, Plan],
+        options: Mapping[str, Any],
+        folder: Path | None,
+        on_invalid: str,
+    ) -> None:
+        self._given = sources, plans, options, folder, on_invalid
+        self.plans = plans
+        self._resolve, self._build = _Resolver(), _Builder()
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Work, self._given
+
+    def federation(self, job: Job) -> Federation:
+        """Of a run."""
+        return self._build(job.place, self._given[0][job.place], job.seed)
+
+    def resolved(self, job: Job) -> Resolved:
+        """Of a run."""
+        return self._resolve(job.place, job.label, self.plans[job.label], self.federation(job))
+
+    def perform(self, job: Job, executor: Executor) -> Left:
+        """Do a run, or go on with it.
+
+        Raises:
+            CheckpointError, and with ``on_invalid="raise"`` every other error of fedpriv's.
+            KeyboardInterrupt: it was interrupted; what it has is in its checkpoint.
+        """
+        _, _, options, folder, on_invalid = self._given
+        plan, data = self.plans[job.label], self.federation(job)
+        measured = options["evaluate_every"]
+        try:
+            done = run(
+                data,
+                self.resolved(job),
+                seed=job.seed,
+                **{**options, "evaluate_every": plan.rounds if measured is None else measured},
+                progress=False,
+                executor=executor,
+                checkpoint=folder and folder / _name_of(job),
+            )
+        except CheckpointError:
+            raise
+        except FedprivError as error:
+            if on_invalid == "raise":
+                raise
+            return Refusal(error=without_frames(error))
+        if done.partial:
+            raise KeyboardInterrupt
+        return {item.name: getattr(done, item.name) for item in fields(done) if item.name != "resolved"}
+
+
+Left: TypeAlias = Refusal | Mapping[str, Any]
+"""What a worker sends back of a run: all but the plan and the federation, which are here already."""
+
+
+@dataclass(frozen=True)
+class _Whole:
+    """Does whole runs, in a worker."""
+
+    work: Shared[Work]
+    threads: int
+
+    def __call__(self, job: Job) -> Left:
+        return self.work.value.perform(job, Inline(threads=self.threads))
+
+
+def outcomes_of(work: Work, jobs: Sequence[Job], executor: Executor | None) -> Generator[Left, None, None]:
+    """Of all runs, in their order: a single one here, several over the executor's workers."""
+    if len(jobs) == 1:
+        yield work.perform(jobs[0], executor or Inline())
+        return
+    with (executor or Inline()).start() as crew:
+        yield from crew.map(_Whole(crew.share(work), crew.threads), jobs)
+
+
+def cell_of(work: Work, job: Job, left: Left, observer: Observer, delta: float | None) -> Cell:
+    """What a worker sent back, with the plan and the federation again."""
+    plan = work.plans[job.label]
+    target = getattr(plan.mechanism, "target", None)
+    return Cell(
+        federation=job.place or work.federation(job).name,
+        label=job.label,
+        plan=plan,
+        seed=job.seed,
+        outcome=left if isinstance(left, Refusal) else Run(resolved=work.resolved(job), **left),
+        observer=target.observer if target is not None else observer,
+        delta=delta,
+    )
+
+
+def _name_of(job: Job) -> str:
+    """A run's folder: legible, and its own."""
+    digest = hashlib.sha256(repr((job.place, job.label, int(job.seed))).encode()).hexdigest()[:12]
+    words = re.sub(r"[^A-Za-z0-9]+", "-", f"{job.place} {job.label}").strip("-")[:60]
+    return f"{words}-seed-{int(job.seed)}-{digest}"
+
+
+class _Builder:
+    """Builds a federation once per seed, and keeps the last of each name."""
+
+    def __init__(self) -> None:
+        self._built: dict[str, tuple[int, Federation]] = {}
+
+    def __call__(self, place: str, source: Source, seed: int) -> Federation:
+        if isinstance(source, Federation):
+            return source
+        if place not in self._built or self._built[place][0] != seed:
+            self._built[place] = (seed, source(seed))
+        return self._built[place][1]
+
+
+class _Resolver:
+    """Resolves each plan once per federation: solving σ and timing primitives need not be repeated for every seed."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, str], Resolved] = {}
+
+    def __call__(self, place: str, label: str, plan: Plan, federation: Federation) -> Resolved:
+        known = self._known.get((place, label))
+        if known is None or known.federation is not federation:
+            known = self._known[place, label] = plan.resolve(federation)
+        return known
