@@ -165,7 +165,8 @@ def test_a_masked_run_goes_on_without_those_who_were_lost(federations: Any, plan
 # --- the end --------------------------------------------------------------------------------------------------------
 
 SCRIPT = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # also where the tests run in the background of a shell
 from fedpriv.engine.processes import Processes
 
 def pids(_):
