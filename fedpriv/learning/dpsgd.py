@@ -327,14 +327,15 @@ class DPSGD:
         """A client's noise for each step, ``[length] float32``; it takes one number of ``rng``, after all batches."""
         import torch
 
-        generator = torch.Generator().manual_seed(int(rng.integers(2**63)))
+        # Not torch's generator: of its seed only 32 bits count, and thousands of clients would share their noise.
+        generator = np.random.Generator(np.random.PCG64DXSM(int(rng.integers(2**63))))
 
         def drawn() -> Iterator[torch.Tensor]:
             for steps in _blocks(self.steps, length):
                 if self.noise == "os":
                     flat = torch.from_numpy(os_gaussian(steps * length).astype(np.float32))
                 else:
-                    flat = torch.randn(steps * length, generator=generator)
+                    flat = torch.from_numpy(generator.standard_normal(steps * length, dtype=np.float32))
                 yield from flat.view(steps, length)
 
         return drawn()

@@ -58,8 +58,9 @@ def rows_of(client: Client, algorithm: DPSGD, seed: int = 9):
     rng = np.random.default_rng([seed, client.index])
     rng.integers(2**63)  # torch's seed
     batches = [np.flatnonzero(rng.random(len(client)) < algorithm.sampling_rate) for _ in range(algorithm.steps)]
-    generator = torch.Generator().manual_seed(int(rng.integers(2**63)))
-    noise = torch.randn(algorithm.steps * SIZE, generator=generator).view(algorithm.steps, SIZE)
+    generator = np.random.Generator(np.random.PCG64DXSM(int(rng.integers(2**63))))
+    noise = torch.from_numpy(generator.standard_normal(algorithm.steps * SIZE, dtype=np.float32))
+    noise = noise.view(algorithm.steps, SIZE)
     return batches, noise.numpy().astype(np.float64)
 
 
@@ -348,6 +349,23 @@ def test_only_trainable_parameters_move() -> None:
 def _pieces(sent: np.ndarray, model: nn.Module) -> list[np.ndarray]:
     sizes = [p.numel() for p in [*model.parameters(), *model.buffers()]]
     return np.split(sent, np.cumsum(sizes)[:-1])
+
+
+def test_seeds_that_agree_in_32_bits_give_other_noise() -> None:
+    """Of a seed of torch's generator on the processor no more than 32 bits count."""
+
+    class Given:
+        def __init__(self, seed: int) -> None:
+            self.seed = seed
+
+        def integers(self, _: int) -> int:
+            return self.seed
+
+    algorithm = DPSGD(
+        learning_rate=0.1, clip_norm=1.0, sampling_rate=0.5, expected_batch=4, steps=1, noise_multiplier=1.0
+    )
+    first, second = (next(algorithm._noises(8, Given(seed))) for seed in (1, 1 + 2**32))  # type: ignore[arg-type]
+    assert not torch.equal(first, second)
 
 
 def test_the_module_and_torchs_generator_are_left_as_they_were() -> None:
