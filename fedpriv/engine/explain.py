@@ -10,8 +10,8 @@ from fedpriv.engine.context import serialise
 from fedpriv.engine.resolution import Resolved, settled
 from fedpriv.errors import PrivacyError
 from fedpriv.network import StageCost
-from fedpriv.privacy.event import Unit
 from fedpriv.privacy.ledger import Ledger
+from fedpriv.privacy.ledger.event import Unit
 from fedpriv.privacy.mechanism import Outcome
 from fedpriv.threat import AUTHORITY, CLIENT, PUBLIC, SERVER, Observer, ThreatModel
 

@@ -19,7 +19,7 @@ from fedpriv.learning.server import FedAvg, ServerOptimizer
 from fedpriv.learning.update import ClientUpdate
 from fedpriv.network import Network
 from fedpriv.privacy.mechanism import Adjacency, Mechanism
-from fedpriv.privacy.no_dp import NoDP
+from fedpriv.privacy.mechanisms.no_dp import NoDP
 from fedpriv.privacy.sampling import FullParticipation, Sampling
 
 if TYPE_CHECKING:

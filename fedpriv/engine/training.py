@@ -17,7 +17,7 @@ from fedpriv.engine.executors import Shared, torch_threads
 from fedpriv.engine.resolution import Resolved
 from fedpriv.errors import ConfigurationError
 from fedpriv.learning.update import Broadcast, ClientState, stack
-from fedpriv.privacy.event import LedgerEvent
+from fedpriv.privacy.ledger.event import LedgerEvent
 from fedpriv.privacy.mechanism import RoundSpec
 from fedpriv.randomness import Streams
 from fedpriv.threat import Party, client, client_index

@@ -2,9 +2,9 @@
 
 from fedpriv.privacy.budget import Budget, check_delta, solve_noise_multiplier, solve_record_noise_multiplier
 from fedpriv.privacy.clipping import clip_rows, round_within
-from fedpriv.privacy.event import LedgerEvent, Unit, record_event
-from fedpriv.privacy.gaussian import CentralGaussian
 from fedpriv.privacy.ledger import Ledger
+from fedpriv.privacy.ledger.event import LedgerEvent, Unit, record_event
+from fedpriv.privacy.ledger.statement import Statement
 from fedpriv.privacy.mechanism import (
     Adjacency,
     Encoded,
@@ -15,7 +15,8 @@ from fedpriv.privacy.mechanism import (
     Setting,
     Trust,
 )
-from fedpriv.privacy.no_dp import NoDP
+from fedpriv.privacy.mechanisms.gaussian import CentralGaussian
+from fedpriv.privacy.mechanisms.no_dp import NoDP
 from fedpriv.privacy.sampling import (
     FixedSizeSampling,
     FullParticipation,
@@ -23,7 +24,6 @@ from fedpriv.privacy.sampling import (
     Sampling,
     SamplingRecord,
 )
-from fedpriv.privacy.statement import Statement
 
 __all__ = [
     "Adjacency",

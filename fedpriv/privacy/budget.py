@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from fedpriv.errors import BudgetUnreachable, ConfigurationError, PlanError, UnsupportedAccounting
-from fedpriv.privacy.accounting import Accountant
-from fedpriv.privacy.event import GAUSSIAN, LedgerEvent, Unit, record_event
 from fedpriv.privacy.ledger import Ledger
+from fedpriv.privacy.ledger.accounting import Accountant
+from fedpriv.privacy.ledger.event import GAUSSIAN, LedgerEvent, Unit, record_event
 from fedpriv.privacy.mechanism import Setting
 from fedpriv.privacy.sampling import SamplingRecord
 from fedpriv.threat import PUBLIC, Observer, ThreatModel, View, parties_of

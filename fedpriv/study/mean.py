@@ -20,7 +20,7 @@ from fedpriv.learning.update import Broadcast, ClientState, Update, Vector
 from fedpriv.network import Network
 from fedpriv.privacy.ledger import Ledger
 from fedpriv.privacy.mechanism import Adjacency, Mechanism
-from fedpriv.privacy.no_dp import NoDP
+from fedpriv.privacy.mechanisms.no_dp import NoDP
 from fedpriv.randomness import NoiseSource
 from fedpriv.study.runs import Run, run
 

@@ -13,7 +13,7 @@ from scipy.optimize import brentq
 from scipy.stats import binom, norm
 
 from fedpriv.errors import ConfigurationError, UnsupportedAccounting
-from fedpriv.privacy.accounting import Composition, Sampled, delta, epsilon, headline, rdp_curve
+from fedpriv.privacy.ledger.accounting import Composition, Sampled, delta, epsilon, headline, rdp_curve
 from fedpriv.privacy.sampling import PoissonSampling
 
 DELTA = 1e-5

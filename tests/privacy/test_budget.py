@@ -17,7 +17,7 @@ from fedpriv.privacy import (
     Setting,
     solve_noise_multiplier,
 )
-from fedpriv.privacy.accounting import Composition, Sampled, epsilon
+from fedpriv.privacy.ledger.accounting import Composition, Sampled, epsilon
 from fedpriv.threat import ThreatModel
 
 DELTA = 1e-5

@@ -13,7 +13,7 @@ from fedpriv.encoding import MAX_SUM, FixedPoint, Integers, Reals
 from fedpriv.errors import ConfigurationError, PlanError
 from fedpriv.privacy.budget import Budget, solve_noise_multiplier
 from fedpriv.privacy.clipping import clip_rows, round_within
-from fedpriv.privacy.event import GAUSSIAN, LedgerEvent, event_of
+from fedpriv.privacy.ledger.event import GAUSSIAN, LedgerEvent, event_of
 from fedpriv.privacy.mechanism import Encoded, Outcome, Release, RoundSpec, Setting, Trust
 from fedpriv.randomness import Gaussian
 

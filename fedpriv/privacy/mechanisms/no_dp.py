@@ -10,7 +10,7 @@ import numpy as np
 
 from fedpriv.encoding import FixedPoint, Integers, Reals
 from fedpriv.errors import CohortTooSmall, ConfigurationError, DataError
-from fedpriv.privacy.event import NON_PRIVATE, LedgerEvent, event_of
+from fedpriv.privacy.ledger.event import NON_PRIVATE, LedgerEvent, event_of
 from fedpriv.privacy.mechanism import Encoded, Outcome, Release, RoundSpec, Setting, Trust
 from fedpriv.randomness import Gaussian
 

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from fedpriv.errors import ConfigurationError, UnsupportedAccounting
-from fedpriv.privacy.accounting import Composition, Sampled
-from fedpriv.privacy.event import GAUSSIAN, NON_PRIVATE, LedgerEvent, Unit
+from fedpriv.privacy.ledger.accounting import Composition, Sampled
+from fedpriv.privacy.ledger.event import GAUSSIAN, NON_PRIVATE, LedgerEvent, Unit
 from fedpriv.privacy.mechanism import Adjacency
 from fedpriv.privacy.sampling import SamplingRecord
 from fedpriv.threat import CLIENT, Observer, ThreatModel, View, parties_of

@@ -6,8 +6,8 @@ import html
 import math
 from dataclasses import dataclass
 
-from fedpriv.privacy.accounting import Accountant, Conversion
-from fedpriv.privacy.event import Unit
+from fedpriv.privacy.ledger.accounting import Accountant, Conversion
+from fedpriv.privacy.ledger.event import Unit
 from fedpriv.privacy.mechanism import Adjacency
 
 _NEIGHBOURS = {

@@ -10,13 +10,13 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from fedpriv.errors import ConfigurationError, PrivacyError, UnsupportedAccounting
-from fedpriv.privacy import accounting
-from fedpriv.privacy.accounting import Accountant, Composition, Conversion
-from fedpriv.privacy.event import LedgerEvent, Unit
-from fedpriv.privacy.exposure import Exposure, exposure
+from fedpriv.privacy.ledger import accounting
+from fedpriv.privacy.ledger.accounting import Accountant, Composition, Conversion
+from fedpriv.privacy.ledger.event import LedgerEvent, Unit
+from fedpriv.privacy.ledger.exposure import Exposure, exposure
+from fedpriv.privacy.ledger.statement import Statement
 from fedpriv.privacy.mechanism import Adjacency
 from fedpriv.privacy.sampling import SamplingRecord
-from fedpriv.privacy.statement import Statement
 from fedpriv.threat import CLIENT, PUBLIC, SERVER, Observer, ThreatModel, View, client, parties_of
 
 if TYPE_CHECKING:
