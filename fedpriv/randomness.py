@@ -23,9 +23,6 @@ from fedpriv.errors import ConfigurationError
 NoiseSource: TypeAlias = Literal["seeded", "os"]
 """``"seeded"``: reproducible, its ε is of the simulated mechanism. ``"os"``: the operating system's generator."""
 
-Gaussian: TypeAlias = Callable[[int], npt.NDArray[np.float64]]
-"""``n`` → ``[n] float64`` standard normal draws."""
-
 
 @dataclass(frozen=True)
 class Streams:
@@ -117,12 +114,62 @@ def os_gaussian(size: int) -> npt.NDArray[np.float64]:
     return np.concatenate([radius * np.cos(angle), radius * np.sin(angle)])[:size]
 
 
-def gaussian(source: NoiseSource, streams: Streams, purpose: str, round: int, client: int = 0) -> Gaussian:
-    """The standard normal draws of a noise source, for one purpose and round."""
+def os_words(size: int) -> npt.NDArray[np.uint64]:
+    """``[size] uint64`` uniform words from the operating system's generator."""
+    return np.frombuffer(secret_bytes(8 * size), dtype="<u8").astype(np.uint64, copy=False)
+
+
+@dataclass(frozen=True, repr=False)
+class Noise:
+    """One party's randomness for the noise of one round. What it gave is never given again."""
+
+    words: Callable[[int], npt.NDArray[np.uint64]]
+    """``n`` → ``[n] uint64`` uniform words: exact samplers draw from these."""
+    normal: Callable[[int], npt.NDArray[np.float64]]
+    """``n`` → ``[n] float64`` standard normal draws."""
+
+
+def noise(source: NoiseSource, streams: Streams, purpose: str, round: int, client: int = 0) -> Noise:
+    """The randomness of a noise source for one purpose, round and client."""
+    return noises(source, streams, purpose, round, [client])[0]
+
+
+def noises(source: NoiseSource, streams: Streams, purpose: str, round: int, clients: Sequence[int]) -> Sequence[Noise]:
+    """One source for each client, in their order; a client that draws nothing costs nothing.
+
+    Raises:
+        ConfigurationError: an unknown source.
+    """
     if source == "os":
-        return os_gaussian
+        return [_OS_NOISE] * len(clients)
     if source == "seeded":
-        return streams.generator(purpose, round, client).standard_normal
+        return _Seeded(streams.generators(purpose, round, clients))
     raise ConfigurationError(
         'noise is "seeded" or "os".', value=source, remedy='Use noise="seeded" for studies, noise="os" for a claim.'
     )
+
+
+_OS_NOISE = Noise(words=os_words, normal=os_gaussian)
+
+
+class _Seeded(Sequence[Noise]):
+    """Of keyed streams, each of which is started when it is first drawn from."""
+
+    def __init__(self, generators: Sequence[np.random.Generator]) -> None:
+        self._generators = generators
+
+    def __len__(self) -> int:
+        return len(self._generators)
+
+    @overload
+    def __getitem__(self, index: int) -> Noise: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Noise]: ...
+    def __getitem__(self, index: int | slice) -> Noise | Sequence[Noise]:
+        if isinstance(index, slice):
+            return _Seeded(self._generators[index])
+        held = self._generators
+        return Noise(
+            words=lambda size: held[index].bit_generator.random_raw(size),
+            normal=lambda size: held[index].standard_normal(size),
+        )

@@ -12,7 +12,7 @@ from scipy import stats
 
 from fedpriv import randomness
 from fedpriv.errors import ConfigurationError
-from fedpriv.randomness import Streams, gaussian, os_gaussian, secret_bytes
+from fedpriv.randomness import Streams, noise, noises, os_gaussian, secret_bytes
 
 ALPHA = 1e-6
 INDEX = st.integers(min_value=0, max_value=2**63 - 1)
@@ -131,13 +131,28 @@ def test_os_gaussian_is_finite_at_the_ends(byte: bytes, monkeypatch: pytest.Monk
     assert np.isfinite(os_gaussian(4)).all()
 
 
-def test_gaussian_picks_the_source() -> None:
+def test_noise_is_of_its_source() -> None:
     streams = Streams(11)
-    seeded = gaussian("seeded", streams, "noise", 2)(5)
-    assert np.array_equal(seeded, streams.generator("noise", 2).standard_normal(5))
-    assert gaussian("os", streams, "noise", 2) is os_gaussian
+    seeded = noise("seeded", streams, "noise", 2)
+    assert np.array_equal(seeded.normal(5), streams.generator("noise", 2).standard_normal(5))
+    assert not np.array_equal(seeded.words(5), noise("seeded", streams, "noise", 3).words(5))
+    claimed = noise("os", streams, "noise", 2)
+    assert claimed.normal is os_gaussian
+    assert not np.array_equal(claimed.words(5), noise("os", streams, "noise", 2).words(5))
+    for drawn in (seeded, claimed):
+        assert (drawn.words(3).dtype, drawn.words(0).shape, drawn.normal(3).dtype) == (np.uint64, (0,), np.float64)
     with pytest.raises(ConfigurationError, match="'true'"):
-        gaussian("true", streams, "noise", 2)  # type: ignore[arg-type]
+        noise("true", streams, "noise", 2)  # type: ignore[arg-type]
+
+
+def test_each_client_has_noise_of_its_own() -> None:
+    streams = Streams(11)
+    several = noises("seeded", streams, "noise", 2, [4, 9, 4])
+    first, second, again = (one.words(4).tolist() for one in several)
+    assert first != second
+    assert second == noise("seeded", streams, "noise", 2, client=9).words(4).tolist()
+    assert again == first  # the stream of one client, from its start
+    assert len(noises("os", streams, "noise", 2, [4, 9])) == 2
 
 
 @pytest.mark.statistical

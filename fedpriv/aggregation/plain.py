@@ -117,7 +117,7 @@ class PlainClient(ScriptedRole):
 
     def _upload(self) -> list[Message]:
         bits = _width(self._terms)
-        shifted = (self._input.take() + _bound(self._terms)).astype(wire.word_type(bits))
+        shifted = (self._input.take() + self._terms.input_bound).astype(wire.word_type(bits))
         return [self.send(SERVER, UPLOAD, wire.pack_bits(shifted, bits))]
 
 
@@ -132,7 +132,7 @@ class PlainServer(ScriptedRole):
         self.follow(Hear(UPLOAD, frozenset(session.parties), self._add))
 
     def _add(self, sender: Party, payload: memoryview) -> None:
-        bits, bound = _width(self._terms), _bound(self._terms)
+        bits, bound = _width(self._terms), self._terms.input_bound
         values = wire.unpack_bits(payload, self._terms.length, bits, wire.word_type(bits))
         if values.size and int(values.max()) > 2 * bound:
             raise MalformedMessage(
@@ -157,12 +157,8 @@ def _enough(contributors: tuple[int, ...]) -> tuple[int, ...]:
     return contributors
 
 
-def _bound(terms: Terms) -> int:
-    return terms.input_bound + terms.noise_headroom
-
-
 def _width(terms: Terms) -> int:
-    return max(1, (2 * _bound(terms)).bit_length())
+    return max(1, (2 * terms.input_bound).bit_length())
 
 
 @lru_cache

@@ -26,13 +26,11 @@ class Terms:
     length: int
     """Coordinates of a client's vector."""
     input_bound: int
-    """No coordinate of one client's vector exceeds it in absolute value (before noise)."""
+    """No coordinate of one client's vector, noise included, exceeds it in absolute value."""
     cohort: int
     """The largest number of participants a round can have."""
     domain: Domain
     """Where sums live; from :meth:`Aggregator.domain`."""
-    noise_headroom: int = 0
-    """How far noise that clients add may push a coordinate beyond ``input_bound``; an input beyond both is refused."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +77,7 @@ class ClientRole(Role, Protocol):
     """A client's role: it takes exactly one input vector, before the upload stage."""
 
     def submit(self, vector: Integers) -> None:
-        """``[length] int64``, each coordinate within the terms' input bound (plus noise). A second one is refused."""
+        """``[length] int64``, each coordinate within the terms' input bound. A second one is refused."""
         ...
 
 

@@ -209,7 +209,7 @@ def checked_input(vector: npt.ArrayLike, terms: Terms) -> Integers:
 
     Raises:
         EncodingError: not ``[terms.length] int64`` (NonFiniteInput for NaN or infinity).
-        EncodingOverflow: a coordinate beyond ``terms.input_bound + terms.noise_headroom``.
+        EncodingOverflow: a coordinate beyond ``terms.input_bound``.
     """
     array: npt.NDArray[Any] = np.asarray(vector)
     if np.issubdtype(array.dtype, np.floating):
@@ -220,7 +220,7 @@ def checked_input(vector: npt.ArrayLike, terms: Terms) -> Integers:
             value=f"{array.dtype} of shape {array.shape}",
             remedy="Encode it with the plan's codec.",
         )
-    bound = terms.input_bound + terms.noise_headroom
+    bound = terms.input_bound
     if array.size and (int(array.max()) > bound or int(array.min()) < -bound):
         raise EncodingOverflow(
             f"No coordinate of an input exceeds {bound} in absolute value.",
@@ -274,7 +274,7 @@ def session_hash(protocol: str, terms: Terms, session: Session, *configuration: 
     return wire.digest(
         b"fedpriv/session/v1",
         protocol.encode(),
-        repr((terms.length, terms.input_bound, terms.noise_headroom, terms.cohort, terms.domain)).encode(),
+        repr((terms.length, terms.input_bound, terms.cohort, terms.domain)).encode(),
         repr((session.round, session.attempt)).encode(),
         b"".join(wire.u32(index) for index in session.participants),
         session.context,

@@ -31,7 +31,7 @@ _SEAMS: Mapping[str, tuple[str, ...]] = {
     "sampling": ("cohort", "expected", "least", "largest", "accounting"),
     "mechanism": (
         *("init", "begin", "protect", "release", "advance", "events"),
-        *("noise_contributors", "noise_headroom", "trust", "weighting"),
+        *("noise_contributors", "trust", "weighting"),
     ),
     "aggregation": ("threat_model", "domain", "least_contributors", "deploy", "estimate"),
     "server": ("init", "step", "broadcast"),

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from fedpriv.aggregation.protocol import Terms
-from fedpriv.encoding import Bounded, Ring, check_sum_bound
+from fedpriv.encoding import Domain, Ring, check_sum_bound
 from fedpriv.engine.plan import Plan
 from fedpriv.errors import EncodingOverflow, PlanError
 from fedpriv.learning.paths import Path, choose
@@ -118,6 +118,8 @@ def resolve(plan: Plan, federation: Federation) -> Resolved:
     for cohort in (expected, largest):
         plan.aggregation.least_contributors(cohort)
     sums = _possible_sums(plan, range(least, largest + 1))
+    assumed = getattr(plan.mechanism, "corrupt", None)
+    corrupt = threat.corrupt if assumed is None else assumed
     setting = Setting(
         length=sum(entries.values()),
         population=population,
@@ -126,7 +128,8 @@ def resolve(plan: Plan, federation: Federation) -> Resolved:
         adjacency=plan.adjacency,
         threat=threat,
         largest_client=int(federation.sizes.max()),
-        least_honest=max(0, min(sums[n] - math.ceil(threat.corrupt * n - 1e-9) for n in sums)),
+        least_contributors=min(sums.values()),
+        least_honest=max(0, min(sums[n] - math.ceil(corrupt * n - 1e-9) for n in sums)),
         min_cohort=_min_cohort(sums, largest),
     )
     _check_starvation(plan, setting)
@@ -291,42 +294,38 @@ def _check_starvation(plan: Plan, setting: Setting) -> None:
 
 
 def _terms(plan: Plan, spec: RoundSpec, cohort: int, population: int) -> Terms:
-    """The domain that holds every sum of clipped encodings, noise that is added before the sum included."""
-    sum_bound = spec.input_bound * cohort
-    headroom = plan.mechanism.noise_headroom(spec, cohort)
-    try:
-        check_sum_bound(sum_bound + headroom)
-    except EncodingOverflow as error:
-        raise PlanError(error.rule, value=error.value, remedy=error.remedy) from error
-    domain = plan.aggregation.domain(sum_bound=sum_bound + headroom, length=spec.length, cohort=cohort)
+    """The domain of the sums: they fit, or count modulo what a ring divides."""
     record = plan.sampling.accounting(population)
-    check_domain(domain, sum_bound, headroom)
+    domain = _domain(plan, spec, cohort)
     if isinstance(domain, Ring) and record is not None and record.kind == "poisson" and record.max_cohort is None:
         raise PlanError(
             "Over a ring the largest cohort is fixed before the run.",
             value=plan.sampling,
             remedy="Give PoissonSampling a max_cohort; the accountant charges for the cut.",
         )
-    return Terms(
-        length=spec.length, input_bound=spec.input_bound, cohort=cohort, domain=domain, noise_headroom=headroom
-    )
+    return Terms(length=spec.length, input_bound=spec.input_bound, cohort=cohort, domain=domain)
 
 
-def check_domain(domain: Ring | Bounded, sum_bound: int, headroom: int) -> None:
-    """No sum of clipped encodings wraps, and noise has room in a bounded domain.
+def _domain(plan: Plan, spec: RoundSpec, cohort: int) -> Domain:
+    """A ring that the modulus divides where the protocol has one; else integers that hold every sum.
 
     Raises:
-        PlanError: the domain is too small.
+        PlanError: a sum of what clients may send exceeds the domain.
     """
+    sum_bound = spec.input_bound * cohort
+    try:
+        check_sum_bound(sum_bound)
+    except EncodingOverflow as error:
+        raise PlanError(error.rule, value=error.value, remedy=error.remedy) from error
+    if spec.modulus_bits is not None:
+        ring = plan.aggregation.domain(sum_bound=spec.input_bound - 1, length=spec.length, cohort=cohort)
+        if isinstance(ring, Ring) and ring.bits >= spec.modulus_bits:
+            return ring
+    domain = plan.aggregation.domain(sum_bound=sum_bound, length=spec.length, cohort=cohort)
     if sum_bound > domain.largest:
         raise PlanError(
-            f"Every sum of clipped encodings fits into {domain.name}.",
+            f"Every sum of clients' encoded vectors fits into {domain.name}.",
             value=f"a sum can reach ±{sum_bound}",
             remedy="Use fewer bits, smaller weights or a smaller cohort.",
         )
-    if sum_bound + headroom > domain.largest:
-        raise PlanError(
-            f"Noise that is added before the sum has room in {domain.name}.",
-            value=f"sum ±{sum_bound} and noise ±{headroom}",
-            remedy="Use fewer bits, less noise, or a protocol over a ring.",
-        )
+    return domain

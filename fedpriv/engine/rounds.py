@@ -33,7 +33,8 @@ from fedpriv.learning.update import Broadcast, Vector
 from fedpriv.network import StageCost, Wire, cohort_of
 from fedpriv.privacy.ledger import Ledger, LedgerEvent
 from fedpriv.privacy.mechanism import Outcome, Release, RoundSpec
-from fedpriv.randomness import NoiseSource, Streams, gaussian
+from fedpriv.randomness import NoiseSource, Streams
+from fedpriv.randomness import noise as noise_of
 from fedpriv.threat import CLIENT, SERVER, Party, client_index
 
 
@@ -115,7 +116,7 @@ def run_rounds(
         device: what they train on.
         state: go on from here; the deployment is a new one, with keys of its own.
     """
-    gaussian(noise, Streams(seed), "central-noise", 0)  # an unknown source is refused before the first round
+    noise_of(noise, Streams(seed), "central-noise", 0)  # an unknown source is refused before the first round
     trained_on = device_of(resolved, device)
     with (executor or Inline()).start() as crew:
         yield from _run(settled(resolved, noise), seed, noise, ideal, crew, trained_on, state)
@@ -144,7 +145,7 @@ def planned_events(
     """
     resolved = settled(resolved, noise)
     plan = resolved.plan
-    cohort = plan.sampling.cohort(Streams(seed).generator("sampling", round), resolved.setting.population)
+    cohort = _cohort(resolved, Streams(seed), round)
     spec = plan.mechanism.begin(state.mechanism, round)
     events = list(plan.mechanism.events(spec, Outcome(cohort=cohort, contributors=cohort, noise=noise)))
     if getattr(plan.client, "record_level", False):
@@ -157,6 +158,11 @@ def planned_events(
             )
         events += [replace(participation(index), round=round) for index in cohort]
     return tuple(events)
+
+
+def _cohort(resolved: Resolved, streams: Streams, round: int) -> tuple[int, ...]:
+    """No client's data influence it."""
+    return resolved.plan.sampling.cohort(streams.generator("sampling", round), resolved.setting.population, round)
 
 
 def _run(
@@ -173,10 +179,10 @@ def _run(
     state = state or first_state(resolved, seed, deployment.key_bytes)
     for round in range(state.round, plan.rounds):
         started = time.perf_counter()
-        cohort = plan.sampling.cohort(streams.generator("sampling", round), resolved.setting.population)
+        cohort = _cohort(resolved, streams, round)
         broadcast = plan.server.broadcast(state.server)
-        spec = plan.mechanism.begin(state.mechanism, round)
-        attempt = _Attempt(shared, deployment, streams, spec, broadcast, cohort, state.clients, crew, device)
+        spec = plan.mechanism.begin(state.mechanism, round, streams.integer("public", round))
+        attempt = _Attempt(shared, deployment, streams, noise, spec, broadcast, cohort, state.clients, crew, device)
         delivery = state.delivery.copy()
         attempt.brought = delivery.bring(cohort, attempt.broadcast_bytes)
         release: Release | None = None
@@ -185,8 +191,8 @@ def _run(
         try:
             total = attempt.ideal_sum() if ideal else attempt.real_sum()
             outcome = Outcome(cohort=cohort, contributors=total.contributors, noise=noise)
-            draws = gaussian(noise, streams, "central-noise", round)
-            release = plan.mechanism.release(total.total, spec, outcome, draws)
+            drawn = noise_of(noise, streams, "central-noise", round)
+            release = plan.mechanism.release(total.total, spec, outcome, drawn, state.mechanism)
         except DecryptionFailed as error:
             error.add_note(f"In round {round + 1}. It is never retried, and neither is the run: its key may be known.")
             raise
@@ -198,12 +204,13 @@ def _run(
             error.add_note(f"In round {round + 1}.")
             raise
         events = [*plan.mechanism.events(spec, outcome), *_of_records(attempt, aborted)]
-        server, mechanism, clients = state.server, state.mechanism, state.clients
+        drawn = noise_of(noise, streams, "central-noise", round)
+        mechanism = plan.mechanism.advance(state.mechanism, spec, release, drawn)
+        server, clients = state.server, state.clients
         if release is not None:
             population = resolved.setting.population
             info = RoundInfo(round=round, cohort=plan.sampling.expected(population), population=population)
             server = plan.server.step(server, _entries(release.mean, resolved), info)
-            mechanism = plan.mechanism.advance(mechanism, release)
             clients = clients | {update.client: update.state for update in attempt.trained}
             if not delivery.server_knows_model:
                 delivery.publish(outcome.contributors, attempt.received_by_each(ideal, outcome.contributors))
@@ -222,6 +229,7 @@ class _Attempt:
         shared: Shared[Resolved],
         deployment: Deployment,
         streams: Streams,
+        noise: NoiseSource,
         spec: RoundSpec,
         broadcast: Broadcast,
         cohort: tuple[int, ...],
@@ -254,6 +262,7 @@ class _Attempt:
             broadcast=broadcast,
             spec=spec,
             streams=streams,
+            noise=noise,
             states={index: states[index] for index in cohort if index in states},
             threads=crew.threads,
             device=device,

@@ -19,7 +19,7 @@ from fedpriv.errors import ConfigurationError
 from fedpriv.learning.update import Broadcast, ClientState, stack
 from fedpriv.privacy.ledger.event import LedgerEvent
 from fedpriv.privacy.mechanism import RoundSpec
-from fedpriv.randomness import Streams
+from fedpriv.randomness import NoiseSource, Streams, noises
 from fedpriv.threat import Party, client, client_index
 
 if TYPE_CHECKING:
@@ -70,6 +70,7 @@ class ClientWork:
     broadcast: Broadcast
     spec: RoundSpec
     streams: Streams
+    noise: NoiseSource
     states: Mapping[int, ClientState]
     """Of the cohort's clients that have one."""
     threads: int
@@ -118,8 +119,8 @@ class ClientWork:
         step = max(1, IN_CACHE // spec.length)
         for part in (slice(start, start + step) for start in range(0, len(clients), step)):
             flat = stack(updates[part], resolved.entries, [client(index) for index in indices[part]])
-            encoding = self.streams.generators("encoding", spec.round, indices[part])
-            encoded = plan.mechanism.protect(flat, sizes[part], spec, encoding)
+            drawn = noises(self.noise, self.streams, "client-noise", spec.round, indices[part])
+            encoded = plan.mechanism.protect(flat, sizes[part], spec, drawn)
             if summed:
                 values += encoded.values.sum(axis=0)
             else:

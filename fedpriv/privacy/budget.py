@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
+from typing import Any, TypeAlias
 
 from fedpriv.errors import BudgetUnreachable, ConfigurationError, PlanError, UnsupportedAccounting
 from fedpriv.privacy.ledger import Ledger
 from fedpriv.privacy.ledger.accounting import Accountant
 from fedpriv.privacy.ledger.event import GAUSSIAN, LedgerEvent, Unit, record_event
-from fedpriv.privacy.mechanism import Setting
+from fedpriv.privacy.mechanism import Setting, Trust
 from fedpriv.privacy.sampling import SamplingRecord
 from fedpriv.threat import PUBLIC, Observer, ThreatModel, View, parties_of
 
@@ -65,11 +66,20 @@ def check_delta(delta: float, units: int, unit: Unit = "client") -> None:
         )
 
 
-def solve_noise_multiplier(budget: Budget, setting: Setting) -> float:
-    """The smallest noise multiplier of central Gaussian noise with which the whole run stays within the budget.
+Planned: TypeAlias = Callable[[float, SamplingRecord | None], Sequence[LedgerEvent]]
+"""Noise multiplier and sampling → the events of a whole run whose worst-placed client takes part whenever it can."""
+
+
+def solve_noise_multiplier(budget: Budget, setting: Setting, planned: Planned | None = None) -> float:
+    """The smallest noise multiplier with which the whole run stays within the budget.
 
     Solved through the very ledger that states ε afterwards. Where the observer sees the cohort, or where no
     amplification theorem applies, every client is planned to take part in every round.
+
+    Args:
+        budget: with unit ``"client"``.
+        setting: what the plan has settled.
+        planned: what the mechanism amounts to at a noise multiplier; None: central Gaussian noise in every round.
 
     Raises:
         BudgetUnreachable: the observer sees more than noisy releases: no noise helps.
@@ -86,10 +96,18 @@ def solve_noise_multiplier(budget: Budget, setting: Setting) -> float:
     check_delta(budget.delta, setting.population)
 
     record = setting.sampling_record()
+    events = planned or partial(_central, setting)
+
+    def ledger(noise_multiplier: float, record: SamplingRecord | None) -> Ledger:
+        return Ledger(
+            threat=setting.threat,
+            population=setting.population,
+            adjacency=setting.adjacency,
+            events=events(noise_multiplier, record),
+        )
 
     def stated(noise_multiplier: float, record: SamplingRecord | None = record) -> float:
-        ledger = _planned(noise_multiplier, setting, record)
-        statement = ledger.statement(budget.delta, observer=budget.observer, beside=False)
+        statement = ledger(noise_multiplier, record).statement(budget.delta, observer=budget.observer, beside=False)
         if math.isinf(statement.epsilon):
             raise BudgetUnreachable(
                 f"A finite ε against the {budget.observer} needs noise that this observer cannot see past.",
@@ -110,7 +128,7 @@ def solve_noise_multiplier(budget: Budget, setting: Setting) -> float:
     uncut = record and replace(record, max_cohort=None)
     with suppress(UnsupportedAccounting):
         start = _solve(
-            lambda z: _planned(z, setting, uncut).epsilon(budget.delta, observer=budget.observer, accountant="rdp"),
+            lambda z: ledger(z, uncut).epsilon(budget.delta, observer=budget.observer, accountant="rdp"),
             budget.epsilon,
             start,
             factor=2.0,
@@ -159,28 +177,42 @@ def solve_record_noise_multiplier(budget: Budget, *, rate: float, steps: int, pa
     return _solve(spent, budget.epsilon, start, factor=1.25)
 
 
-def _planned(noise_multiplier: float, setting: Setting, record: SamplingRecord | None) -> Ledger:
-    """The ledger of a run in which the worst-placed client takes part in every round."""
-    ledger = Ledger(threat=setting.threat, population=setting.population, adjacency=setting.adjacency)
-    ledger.append(
-        LedgerEvent(
-            round=0,
-            mechanism=GAUSSIAN,
-            unit="client",
-            adjacency=setting.adjacency,
-            sampling=record,
-            clip_norm=1.0,
-            planned_noise_multiplier=noise_multiplier,
-            noise_multiplier=noise_multiplier,
-            planned_contributors=setting.least_honest,
-            contributors=1,
-            cohort=(0,),
-            trust="central",
-            noise_source="os",
-            count=setting.rounds,
-        )
+def _central(setting: Setting, noise_multiplier: float, record: SamplingRecord | None) -> tuple[LedgerEvent, ...]:
+    """The worst-placed client takes part in every round."""
+    return (planned_event(setting, noise_multiplier, record, mechanism=GAUSSIAN, trust="central", clip_norm=1.0),)
+
+
+def planned_event(
+    setting: Setting,
+    noise_multiplier: float,
+    record: SamplingRecord | None,
+    *,
+    mechanism: str,
+    trust: Trust,
+    clip_norm: float | None,
+    contributors: int = 1,
+    **more: Any,
+) -> LedgerEvent:
+    """One client's part in every round of a run, before it begins."""
+    return LedgerEvent(
+        **{
+            "round": 0,
+            "mechanism": mechanism,
+            "unit": "client",
+            "adjacency": setting.adjacency,
+            "sampling": record,
+            "clip_norm": clip_norm,
+            "planned_noise_multiplier": noise_multiplier,
+            "noise_multiplier": noise_multiplier,
+            "planned_contributors": setting.least_honest,
+            "contributors": contributors,
+            "cohort": (0,),
+            "trust": trust,
+            "noise_source": "os",
+            "count": setting.rounds,
+            **more,
+        }
     )
-    return ledger
 
 
 def _solve(spent: Callable[[float], float], target: float, start: float, *, factor: float) -> float:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
-import numpy as np
-import numpy.typing as npt
-
 from fedpriv.encoding import FixedPoint, Integers, Reals
-from fedpriv.randomness import Gaussian, NoiseSource
+from fedpriv.privacy.correlation import Correlation
+from fedpriv.randomness import Noise, NoiseSource
 from fedpriv.threat import ThreatModel
 
 if TYPE_CHECKING:
@@ -40,8 +38,11 @@ class Setting:
     """Resolved: the protocol's views plus broadcasts and releases."""
     largest_client: int
     """A public bound on a client's number of examples; weights never exceed it."""
+    least_contributors: int
+    """The fewest contributors that a sum can have without an abort."""
     least_honest: int
-    """The fewest honest contributors that a sum can have without an abort."""
+    """The fewest of them that are honest, at the share of corrupted clients that the protocol permits, or that the
+    mechanism itself assumes."""
     min_cohort: int = 0
     """A drawn cohort smaller than this ends its round without a release."""
 
@@ -49,6 +50,29 @@ class Setting:
         """How cohorts are drawn, for the ledger; None where no accountant models it."""
         record = self.sampling.accounting(self.population)
         return record and replace(record, min_cohort=self.min_cohort)
+
+
+ShareKind: TypeAlias = Literal["discrete-gaussian", "skellam"]
+
+
+@dataclass(frozen=True, kw_only=True, order=True)
+class Share:
+    """The noise that each client adds to its encoded vector before the sum, in units of the integer grid; public.
+
+    Sums count mod a power of two, which is computed from the sum alone: a wrap costs accuracy, and never ε.
+    """
+
+    kind: ShareKind
+    variance: float
+    """Of one client's noise in every coordinate: the parameter σ² of a discrete Gaussian, 2μ of a Skellam draw."""
+    l2: float
+    """L2 bound of one client's encoded vector, rounding included."""
+    l1: float
+    """Its L1 bound."""
+    dimension: int
+    """Coordinates that get noise, padding included."""
+    wrap: float
+    """Bounds the probability that some coordinate of the planned largest sum wraps."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,21 +96,30 @@ class RoundSpec:
     adjacency: Adjacency
     planned_contributors: int
     """The fewest honest contributors that the plan relies on."""
+    public: int = 0
+    """The round's public randomness (of a rotation), announced by the server: 63 bits of a keyed stream."""
+    modulus_bits: int | None = None
+    """Sums count mod 2^modulus_bits, and every client reduces its vector; None: sums are exact integers."""
+    share: Share | None = None
+    """What every client adds before the sum; None: nothing."""
+    correlation: Correlation | None = None
+    """How central noise is correlated over rounds; None: it is not."""
 
     @property
     def input_bound(self) -> int:
-        """No coordinate of one client's encoded vector exceeds it (before distributed noise)."""
-        return self.codec.bound * self.max_weight
+        """No coordinate of one client's encoded vector, noise included, exceeds it."""
+        return self.codec.bound * self.max_weight if self.modulus_bits is None else 1 << (self.modulus_bits - 1)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Encoded:
-    """A chunk of protected updates."""
+    """A chunk of protected updates, as they are sent."""
 
     values: Integers
     """``[n, spec.length] int64``."""
     residual: Reals
-    """``[spec.length]``: decoded minus exact (after clipping, before noise), summed over the chunk. Simulator only."""
+    """``[spec.length]``: decoded minus exact (after clipping and local noise, before distributed noise), summed over
+    the chunk. Simulator only."""
     clipped_norms: int
     """How many updates were scaled down to the clip norm."""
     clipped_coordinates: int
@@ -108,10 +141,18 @@ class Release:
 
     mean: Reals
     """``[setting.length] float64``."""
+    within_clip: float | None = None
+    """The noised share of contributors whose update was within the clip norm, where the mechanism releases it."""
+    carried: Any = field(default=None, repr=False)
+    """What stays with the releaser: noise that later rounds take back. It is as secret as the sum."""
 
 
 class Mechanism(Protocol):
-    """A frozen description of clipping, weighting, encoding and noise. State is explicit: ``init`` makes it."""
+    """A frozen description of clipping, weighting, encoding and noise. State is explicit: ``init`` makes it.
+
+    A mechanism whose noise is made of clients' shares may have ``corrupt``, the share of clients whose noise is not
+    counted on; without it, or where it is None, the protocol's bound holds.
+    """
 
     @property
     def trust(self) -> Trust: ...
@@ -129,23 +170,28 @@ class Mechanism(Protocol):
         """
         ...
 
-    def begin(self, state: Any, round: int) -> RoundSpec: ...
+    def begin(self, state: Any, round: int, public: int = 0) -> RoundSpec:
+        """The terms of a round; ``public`` is its public randomness."""
+        ...
 
-    def protect(
-        self, updates: Reals, examples: Sequence[int], spec: RoundSpec, rngs: Sequence[np.random.Generator]
-    ) -> Encoded:
-        """Clip, weight, encode a chunk: ``[n, setting.length] float64`` → ``[n, spec.length] int64``.
+    def protect(self, updates: Reals, examples: Sequence[int], spec: RoundSpec, noises: Sequence[Noise]) -> Encoded:
+        """Clip, weight, encode, noise a chunk: ``[n, setting.length] float64`` → ``[n, spec.length] int64``.
+
+        Args:
+            noises: each client's own randomness.
 
         Raises:
             NonFiniteInput: NaN or infinity in an update.
         """
         ...
 
-    def release(self, total: Integers, spec: RoundSpec, outcome: Outcome, gaussian: Gaussian) -> Release:
-        """Decode the exact sum, add central noise, divide."""
+    def release(self, total: Integers, spec: RoundSpec, outcome: Outcome, noise: Noise, state: Any) -> Release:
+        """Decode the sum, add central noise, divide. ``state`` is the one that ``begin`` was given."""
         ...
 
-    def advance(self, state: Any, release: Release) -> Any: ...
+    def advance(self, state: Any, spec: RoundSpec, release: Release | None, noise: Noise) -> Any:
+        """The state after a round; ``release`` is None where it was aborted, and ``noise`` what it would have used."""
+        ...
 
     def noise_contributors(self, setting: Setting) -> int | None:
         """For distributed noise: the number of honest contributors whose shares the stated σ relies on; else None.
@@ -154,13 +200,6 @@ class Mechanism(Protocol):
         """
         ...
 
-    def noise_headroom(self, spec: RoundSpec, cohort: int) -> int:
-        """How far noise added *before* the sum can push a coordinate of it, except with probability 2^-40; else 0."""
-        ...
-
     def events(self, spec: RoundSpec, outcome: Outcome) -> tuple[LedgerEvent, ...]:
         """What the ledger must record, now that the survivors are known."""
         ...
-
-
-Floats: TypeAlias = npt.NDArray[np.floating]

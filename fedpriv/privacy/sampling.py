@@ -47,7 +47,7 @@ class SamplingRecord:
 class Sampling(Protocol):
     """A frozen description of how each round's cohort is drawn, from randomness that no client's data influence."""
 
-    def cohort(self, rng: np.random.Generator, population: int) -> tuple[int, ...]:
+    def cohort(self, rng: np.random.Generator, population: int, round: int = 0) -> tuple[int, ...]:
         """The sorted indices of one round's clients."""
         ...
 
@@ -72,7 +72,7 @@ class Sampling(Protocol):
 class FullParticipation:
     """Every client takes part in every round."""
 
-    def cohort(self, rng: np.random.Generator, population: int) -> tuple[int, ...]:
+    def cohort(self, rng: np.random.Generator, population: int, round: int = 0) -> tuple[int, ...]:
         return tuple(range(_checked(population)))
 
     def expected(self, population: int) -> float:
@@ -119,7 +119,7 @@ class PoissonSampling:
                 "max_cohort is an integer ≥ 1, or None.", value=self.max_cohort, remedy="Give about twice the mean."
             )
 
-    def cohort(self, rng: np.random.Generator, population: int) -> tuple[int, ...]:
+    def cohort(self, rng: np.random.Generator, population: int, round: int = 0) -> tuple[int, ...]:
         drawn = np.flatnonzero(rng.random(_checked(population)) < self.rate)
         if self.max_cohort is not None and drawn.size > self.max_cohort:
             drawn = np.sort(rng.choice(drawn, size=self.max_cohort, replace=False))
@@ -167,7 +167,7 @@ class FixedSizeSampling:
         if not _is_count(self.size):
             raise ConfigurationError("A cohort has at least one client.", value=self.size, remedy="Give size ≥ 1.")
 
-    def cohort(self, rng: np.random.Generator, population: int) -> tuple[int, ...]:
+    def cohort(self, rng: np.random.Generator, population: int, round: int = 0) -> tuple[int, ...]:
         return tuple(np.sort(rng.choice(population, size=self._within(population), replace=False)).tolist())
 
     def expected(self, population: int) -> float:

@@ -11,7 +11,6 @@ import pytest
 
 import fedpriv as fp
 from fedpriv.encoding import Bounded, Ring
-from fedpriv.engine.resolution import check_domain
 from fedpriv.errors import BudgetUnreachable, ConfigurationError, FedprivError, PlanError
 from fedpriv.learning.update import per_client
 from fedpriv.privacy import RoundSpec, SamplingRecord, Setting
@@ -44,15 +43,15 @@ class Noised(fp.NoDP):
     """A toy of distributed noise: what it claims about its noise is a field."""
 
     needs: int | None = None
-    headroom: int = 0
+    bits_of_modulus: int | None = None
     trust: Any = field(default="distributed", init=False, repr=False)
     weighting: Any = "equal"
 
     def noise_contributors(self, setting: Setting) -> int | None:
         return self.needs
 
-    def noise_headroom(self, spec: RoundSpec, cohort: int) -> int:
-        return self.headroom
+    def begin(self, state: RoundSpec, round: int, public: int = 0) -> RoundSpec:
+        return replace(super().begin(state, round, public), modulus_bits=self.bits_of_modulus)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,21 +130,27 @@ class _Heavier(fp.NoDP):
 
 
 class TestNoiseRoom:
-    def test_bounded_domain_without_room_for_noise(self, federation: Any, planned: Make) -> None:
-        mechanism = Noised(bits=8, headroom=500)
-        planned(mechanism=mechanism, aggregation=Within(size=Bounded(1016 + 500))).resolve(federation)
-        plan = planned(mechanism=mechanism, aggregation=Within(size=Bounded(1016 + 499)))
-        refused(PlanError, federation, plan, "Noise", "room", "±500", "less noise")
+    """What clients send, noise included, is reduced to the modulus: it fits into a ring of that size exactly."""
 
-    def test_noise_beyond_62_bits(self, federation: Any, planned: Make) -> None:
-        refused(PlanError, federation, planned(mechanism=Noised(headroom=2**62)), "62 bits")
+    def test_a_ring_of_the_modulus_is_taken(self, federation: Any, planned: Make) -> None:
+        for aggregation in (fp.SecureAggregation(), fp.PlainSum()):
+            resolved = planned(mechanism=Noised(bits_of_modulus=12), aggregation=aggregation).resolve(federation)
+            assert (resolved.terms.domain, resolved.terms.input_bound) == (Ring(12), 2048)
 
-    def test_a_domain_with_room_holds_both_bounds(self) -> None:
-        check_domain(Bounded(10), 7, 3)
-        check_domain(Ring(5), 12, 3)
-        for domain, bound, headroom in ((Bounded(10), 11, 0), (Bounded(10), 7, 4), (Ring(5), 16, 0), (Ring(5), 12, 4)):
-            with pytest.raises(PlanError):
-                check_domain(domain, bound, headroom)
+    def test_a_bounded_domain_holds_the_sum_of_all_clients(self, federation: Any, planned: Make) -> None:
+        mechanism = Noised(bits_of_modulus=12)
+        planned(mechanism=mechanism, aggregation=Within(size=Bounded(8 * 2048))).resolve(federation)
+        plan = planned(mechanism=mechanism, aggregation=Within(size=Bounded(8 * 2048 - 1)))
+        refused(PlanError, federation, plan, "fits into", "±16384", "fewer bits")
+
+    def test_a_wider_ring_loses_nothing_and_a_narrower_one_does(self, federation: Any, planned: Make) -> None:
+        mechanism = Noised(bits_of_modulus=12)
+        planned(mechanism=mechanism, aggregation=Within(size=Ring(13))).resolve(federation)
+        plan = planned(mechanism=mechanism, aggregation=Within(size=Ring(11)))
+        refused(PlanError, federation, plan, "fits into", "±16384")
+
+    def test_sums_beyond_62_bits(self, federation: Any, planned: Make) -> None:
+        refused(PlanError, federation, planned(mechanism=Noised(bits_of_modulus=60)), "62 bits")
 
 
 class TestCollusion:
@@ -319,7 +324,7 @@ class TestIncoherent:
         ("name", "member"),
         [
             *(("sampling", member) for member in ("cohort", "expected", "least", "largest", "accounting")),
-            *(("mechanism", member) for member in ("noise_headroom", "noise_contributors", "trust", "advance")),
+            *(("mechanism", member) for member in ("noise_contributors", "trust", "advance")),
             *(("aggregation", member) for member in ("least_contributors", "threat_model", "estimate")),
         ],
     )

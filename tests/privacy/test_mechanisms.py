@@ -4,7 +4,6 @@ import math
 import pickle
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.stats import chi2
+from settings import NEVER, QUIET, outcome, setting
 
 from fedpriv import randomness
 from fedpriv.errors import CohortTooSmall, ConfigurationError, DataError, NonFiniteInput, PlanError
@@ -20,42 +20,9 @@ from fedpriv.privacy import (
     FullParticipation,
     Mechanism,
     NoDP,
-    Outcome,
     PoissonSampling,
-    Setting,
 )
-from fedpriv.randomness import Streams, os_gaussian
-from fedpriv.threat import ThreatModel
-
-THREAT = ThreatModel(adversary="honest-but-curious", corrupt=0.0, assumptions=(), reference="tests", learns={})
-
-
-def setting(**more: Any) -> Setting:
-    fields: dict[str, Any] = {
-        "length": 4,
-        "population": 10,
-        "rounds": 5,
-        "sampling": FullParticipation(),
-        "adjacency": "zero-out",
-        "threat": THREAT,
-        "largest_client": 50,
-        "least_honest": 7,
-    }
-    return Setting(**{**fields, **more})
-
-
-def outcome(clients: int = 10, contributors: int | None = None) -> Outcome:
-    there = tuple(range(clients if contributors is None else contributors))
-    return Outcome(cohort=tuple(range(clients)), contributors=there, noise="seeded")
-
-
-def no_noise(size: int) -> np.ndarray:
-    return np.zeros(size)
-
-
-def never(size: int) -> np.ndarray:
-    raise AssertionError("NoDP draws no noise")
-
+from fedpriv.randomness import Noise, Streams, noise
 
 # ---- NoDP ----
 
@@ -75,7 +42,7 @@ def test_no_dp_is_the_weighted_mean_of_those_in_the_sum(updates, examples, weigh
     assert encoded.values.dtype == np.int64
     assert np.abs(encoded.values).max() <= spec.input_bound
     there = sorted(survivors)
-    mean = mechanism.release(encoded.values[there].sum(axis=0), spec, outcome(5, 5), never).mean
+    mean = mechanism.release(encoded.values[there].sum(axis=0), spec, outcome(5, 5), NEVER, spec).mean
     weights = np.array(examples if weighting == "examples" else [1] * 5, dtype=float)[there]
     exact = (np.clip(updates[there], -4, 4) * weights[:, None]).sum(axis=0) / weights.sum()
     assert mean == pytest.approx(exact, abs=spec.codec.step)
@@ -110,8 +77,9 @@ def test_a_weight_beyond_the_public_bound_is_refused(count) -> None:
 
 def test_no_dp_without_contributors_is_no_mean() -> None:
     mechanism = NoDP()
+    spec = mechanism.init(setting())
     with pytest.raises(CohortTooSmall):
-        mechanism.release(np.zeros(5, dtype=np.int64), mechanism.init(setting()), outcome(10, 0), never)
+        mechanism.release(np.zeros(5, dtype=np.int64), spec, outcome(10, 0), NEVER, spec)
 
 
 def test_no_dp_says_so_in_the_ledger() -> None:
@@ -136,7 +104,7 @@ def test_without_noise_it_is_the_clipped_sum_over_the_public_constant() -> None:
     assert np.abs(encoded.values).max() <= spec.input_bound
     exact = (updates * np.minimum(1, 1.5 / norms)[:, None]).sum(axis=0) / 4.0  # 0.4 of 10, whoever came
     for contributors in (10, 3):
-        released = mechanism.release(encoded.values.sum(axis=0), spec, outcome(10, contributors), no_noise)
+        released = mechanism.release(encoded.values.sum(axis=0), spec, outcome(10, contributors), QUIET, spec)
         assert released.mean == pytest.approx(exact, abs=10 * spec.codec.step)
 
 
@@ -156,12 +124,12 @@ def test_the_released_noise_has_the_stated_variance(source, monkeypatch) -> None
     n, clip_norm, z, divisor = 40_000, 0.7, 1.3, 10
     mechanism = CentralGaussian(clip_norm=clip_norm, noise_multiplier=z)
     spec = mechanism.init(setting(length=n))
-    gaussian = os_gaussian if source == "os" else Streams(5).generator("noise").standard_normal
+    drawn = noise(source, Streams(5), "noise", 0)
     total = np.random.default_rng(3).integers(-1000, 1000, n)
-    noise = (mechanism.release(total, spec, outcome(), gaussian).mean * divisor) - spec.codec.decode(total)
-    grid = noise / spec.codec.step
+    added = (mechanism.release(total, spec, outcome(), drawn, spec).mean * divisor) - spec.codec.decode(total)
+    grid = added / spec.codec.step
     assert np.abs(grid - np.rint(grid)).max() < 1e-3  # on the grid
-    squares = float(np.sum(noise**2))
+    squares = float(np.sum(added**2))
 
     def p_value(sigma: float) -> float:
         return 2 * min(chi2.cdf(squares / sigma**2, n), chi2.sf(squares / sigma**2, n))
@@ -169,18 +137,19 @@ def test_the_released_noise_has_the_stated_variance(source, monkeypatch) -> None
     assert p_value(z * clip_norm) > 1e-6
     assert p_value(z * clip_norm * 2 / 3) < 1e-6
     assert p_value(z * clip_norm * 3 / 2) < 1e-6
-    assert abs(float(np.mean(noise))) < 5 * z * clip_norm / math.sqrt(n)
+    assert abs(float(np.mean(added))) < 5 * z * clip_norm / math.sqrt(n)
 
 
-@given(total=st.integers(-(2**50), 2**50), noise=st.floats(-8, 8))
-def test_rounded_noise_is_post_processing_of_the_noisy_total(total, noise) -> None:
+@given(total=st.integers(-(2**50), 2**50), normal=st.floats(-8, 8))
+def test_rounded_noise_is_post_processing_of_the_noisy_total(total, normal) -> None:
     """total + round(noise) = round(total + noise): the release depends on the total only through total + noise."""
     from fractions import Fraction
 
     mechanism = CentralGaussian(clip_norm=1.0, noise_multiplier=0.01, bits=12)
     spec = replace(mechanism.init(setting(length=1)), divisor=1.0)
-    drawn = noise * (spec.noise_multiplier * spec.codec.bound)
-    released = mechanism.release(np.array([total]), spec, outcome(), lambda size: np.array([noise])).mean
+    drawn = normal * (spec.noise_multiplier * spec.codec.bound)
+    given = Noise(words=NEVER.words, normal=lambda size: np.array([normal]))
+    released = mechanism.release(np.array([total]), spec, outcome(), given, spec).mean
     exact = round(Fraction(total) + Fraction(drawn))
     if Fraction(drawn) % 1 != Fraction(1, 2):
         assert released[0] == exact * spec.codec.step
@@ -265,11 +234,10 @@ def test_non_finite_updates_are_refused(mechanism: Mechanism, bad: float) -> Non
 def test_state_is_explicit_and_picklable(mechanism: Mechanism) -> None:
     state = mechanism.init(setting())
     spec = mechanism.begin(state, 0)
-    release = mechanism.release(np.ones(spec.length, dtype=np.int64), spec, outcome(), no_noise)
+    release = mechanism.release(np.ones(spec.length, dtype=np.int64), spec, outcome(), QUIET, state)
     assert release.mean.shape == (4,)
-    after = mechanism.advance(state, release)
+    after = mechanism.advance(state, spec, release, QUIET)
     assert pickle.loads(pickle.dumps(after)) == after
-    assert mechanism.noise_headroom(spec, 10) == 0
     assert mechanism.noise_contributors(setting()) is None
     assert mechanism.weighting in ("equal", "examples")
 

@@ -69,7 +69,7 @@ class HomomorphicDeployment:
         self._encryptor, self._adder, self._decryptor = encryptor, adder, decryptor
         self._common = secret_bytes(COMMON_SECRET) if keys.clients_hold_secret else b""
         self._key_bytes = key_bytes + len(self._common)
-        described = (terms.length, terms.input_bound, terms.noise_headroom, terms.cohort, terms.domain.largest)
+        described = (terms.length, terms.input_bound, terms.cohort, terms.domain.largest)
         self._parameters = hashlib.sha256(parameters + repr(described).encode()).digest()[:16]
         self._attempts = Attempts(terms.cohort)
         self._server = ServerRecord()

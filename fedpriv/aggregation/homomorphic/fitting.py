@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from fedpriv.aggregation.homomorphic.keys import KeyModel
-from fedpriv.aggregation.homomorphic.parts import check_terms, client_bound
+from fedpriv.aggregation.homomorphic.parts import check_terms
 from fedpriv.aggregation.protocol import Terms
 from fedpriv.crypto import lattice
 from fedpriv.crypto.lattice import bfv_noise, ckks_noise
@@ -42,7 +42,7 @@ class Demand:
         """Of a plan's terms under a key model."""
         check_terms(terms)
         plain = cls.of(sum_bound=terms.domain.largest, length=terms.length, cohort=terms.cohort, keys=keys)
-        client = max(client_bound(terms), 1)
+        client = max(terms.input_bound, 1)
         return replace(plain, client=client, spread=max(plain.spread, terms.cohort * client))
 
 
@@ -124,7 +124,7 @@ def _bfv_code(parameters: lattice.BFVParameters, demand: Demand) -> lattice.BFVC
             "A BFV sum that wraps lies outside of what sums may reach, so that it shows.",
             value=f"vectors that add up to ±{demand.spread}, sums within ±{demand.largest}, a plaintext modulus of "
             f"{parameters.plain_modulus}",
-            remedy="Leave less headroom for noise, or use a smaller cohort or a larger preset.",
+            remedy="Use fewer bits, a smaller cohort or a larger preset.",
         )
     ciphertexts = chunks(parameters, demand.length)
     most = bfv_noise.most_additions(parameters, ciphertexts=ciphertexts, encryption=demand.encryption)

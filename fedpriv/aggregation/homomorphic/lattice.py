@@ -74,8 +74,7 @@ class LatticeAggregator:
         """Make the key: every client gets the public half, or the whole where the key model says so.
 
         Raises:
-            PlanError: the terms do not fit, see :meth:`domain`; it knows no headroom for clients' noise, which can take
-                more room than it was asked for.
+            PlanError: the terms do not fit, see :meth:`domain`.
         """
         code = self._code(terms)
         if self.keys.clients_hold_secret:

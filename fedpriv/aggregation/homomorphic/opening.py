@@ -8,7 +8,7 @@ from fedpriv.aggregation.homomorphic import envelope
 from fedpriv.aggregation.homomorphic.adding import Fold
 from fedpriv.aggregation.homomorphic.envelope import Label, unseal
 from fedpriv.aggregation.homomorphic.keys import Decryptions, KeyModel
-from fedpriv.aggregation.homomorphic.parts import Adder, Decryptor, client_bound
+from fedpriv.aggregation.homomorphic.parts import Adder, Decryptor
 from fedpriv.aggregation.homomorphic.turns import ADD, DECRYPT, FORWARD, Turns
 from fedpriv.aggregation.protocol import Session, Sum, Terms
 from fedpriv.encoding import Integers
@@ -40,7 +40,7 @@ class Opener:
         self._keys.check_contributors(len(contributors))
         with self._decryptions.once(self._round):
             total = self._decrypt(payloads, len(contributors))
-            bound = min(self._terms.domain.largest, len(contributors) * client_bound(self._terms))
+            bound = min(self._terms.domain.largest, len(contributors) * self._terms.input_bound)
             if total.max(initial=0) > bound or total.min(initial=0) < -bound:
                 raise DecryptionFailed(
                     "A decrypted sum lies within the bound of its contributors.",

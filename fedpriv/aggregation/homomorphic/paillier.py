@@ -24,7 +24,7 @@ import numpy as np
 from fedpriv.aggregation.homomorphic.costs import PROBES, Rates, Volume, measure, probe, rows
 from fedpriv.aggregation.homomorphic.deployment import HomomorphicDeployment
 from fedpriv.aggregation.homomorphic.keys import KeyAuthority, KeyModel, check_keys
-from fedpriv.aggregation.homomorphic.parts import bounded, check_terms, client_bound
+from fedpriv.aggregation.homomorphic.parts import bounded, check_terms
 from fedpriv.aggregation.protocol import Terms
 from fedpriv.crypto import paillier
 from fedpriv.encoding import Bounded, Domain, Integers
@@ -143,7 +143,7 @@ class Lanes:
     @classmethod
     def of(cls, terms: Terms, plaintext_bits: int) -> Lanes:
         """The narrowest lanes that hold any sum of a cohort."""
-        return cls.for_sums(offset=client_bound(terms), cohort=terms.cohort, plaintext_bits=plaintext_bits)
+        return cls.for_sums(offset=terms.input_bound, cohort=terms.cohort, plaintext_bits=plaintext_bits)
 
     @classmethod
     def for_sums(cls, *, offset: int, cohort: int, plaintext_bits: int) -> Lanes:

@@ -51,11 +51,6 @@ class Decryptor(Protocol):
         ...
 
 
-def client_bound(terms: Terms) -> int:
-    """No coordinate of one client's vector, noise included, exceeds it."""
-    return terms.input_bound + terms.noise_headroom
-
-
 def bounded(sum_bound: int) -> Bounded:
     """Integers within ±sum_bound. Raises PlanError where they do not fit into 62 bits."""
     try:
@@ -67,7 +62,7 @@ def bounded(sum_bound: int) -> Bounded:
 
 def check_terms(terms: Terms) -> None:
     """Raises PlanError unless every sum of a full cohort's clipped vectors lies in the terms' domain."""
-    bounded(terms.cohort * client_bound(terms))
+    bounded(terms.cohort * terms.input_bound)
     if terms.cohort * terms.input_bound > terms.domain.largest:
         raise PlanError(
             f"Every sum of a cohort fits into {terms.domain.name}.",

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from fedpriv.errors import ConfigurationError
-from fedpriv.privacy.mechanism import Adjacency, Outcome, RoundSpec, Trust
+from fedpriv.privacy.correlation import Correlation
+from fedpriv.privacy.mechanism import Adjacency, Outcome, RoundSpec, Share, Trust
 from fedpriv.privacy.sampling import SamplingRecord
 from fedpriv.randomness import NoiseSource
 from fedpriv.threat import client as party_of
@@ -16,9 +17,20 @@ Unit: TypeAlias = Literal["client", "record"]
 """Whose contribution is hidden: all data of a client, or one example of a client."""
 
 GAUSSIAN = "gaussian"
+DISCRETE_GAUSSIAN = "discrete-gaussian"
+SKELLAM = "skellam"
+RANDOMIZED_RESPONSE = "randomized-response"
 NON_PRIVATE = "non-private"
 POPULATION = "population"
 """The scope of an event in which any client may have taken part."""
+
+
+@dataclass(frozen=True, kw_only=True, order=True)
+class Response:
+    """One client's randomised answer: the truth with probability e^ε / (e^ε + categories - 1), else another."""
+
+    epsilon: float
+    categories: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +43,8 @@ class LedgerEvent:
     Args:
         round: the round, from 0.
         step: the step inside the round (local steps of DP-SGD); 0 for one release a round.
-        mechanism: ``"gaussian"``, ``"non-private"``; an open string, refused by an accountant that does not know it.
+        mechanism: ``"gaussian"``, ``"discrete-gaussian"``, ``"skellam"``, ``"randomized-response"``,
+            ``"non-private"``; an open string, refused by an accountant that does not know it.
         unit: what a neighbouring federation differs in: a client's contribution, or one record of one client.
         scope: ``"population"``, or the party whose records the event touches (``client/17``).
         adjacency: which federations are neighbours; per record ``"add-remove"``.
@@ -49,6 +62,8 @@ class LedgerEvent:
         trust: where the noise was added.
         noise_source: ``"os"``: a claim; ``"seeded"``: of the mechanism, simulated.
         count: how many equal releases this event stands for.
+        detail: what the accountant needs besides: each client's share of distributed noise, the correlation of noise
+            over rounds, a randomised response.
 
     Raises:
         ConfigurationError: a negative or non-finite number where none can be.
@@ -70,6 +85,7 @@ class LedgerEvent:
     step: int = 0
     scope: str = POPULATION
     count: int = 1
+    detail: Share | Correlation | Response | None = None
 
     def __post_init__(self) -> None:
         for name in ("planned_noise_multiplier", "noise_multiplier"):
@@ -86,7 +102,13 @@ class LedgerEvent:
 
 
 def event_of(spec: RoundSpec, outcome: Outcome, *, mechanism: str, trust: Trust) -> LedgerEvent:
-    """The client-level event of a round whose noise, if any, was added to the sum in full."""
+    """The client-level event of a round.
+
+    What clients' shares add up to is achieved by all contributors; who knows some of them the ledger works out.
+    """
+    achieved = spec.noise_multiplier
+    if spec.share is not None and spec.clip_norm and outcome.contributors:
+        achieved = math.sqrt(len(outcome.contributors) * spec.share.variance) * spec.codec.step / spec.clip_norm
     return LedgerEvent(
         round=spec.round,
         mechanism=mechanism,
@@ -95,12 +117,13 @@ def event_of(spec: RoundSpec, outcome: Outcome, *, mechanism: str, trust: Trust)
         sampling=spec.sampling,
         clip_norm=spec.clip_norm,
         planned_noise_multiplier=spec.noise_multiplier,
-        noise_multiplier=spec.noise_multiplier,
+        noise_multiplier=achieved,
         planned_contributors=spec.planned_contributors,
         contributors=len(outcome.contributors),
         cohort=outcome.cohort,
         trust=trust,
         noise_source=outcome.noise,
+        detail=spec.share or spec.correlation,
     )
 
 

@@ -15,7 +15,7 @@ from fedpriv.privacy.ledger.accounting import Composition, Sampled
 from fedpriv.privacy.ledger.event import GAUSSIAN, NON_PRIVATE, LedgerEvent, Unit
 from fedpriv.privacy.mechanism import Adjacency
 from fedpriv.privacy.sampling import SamplingRecord
-from fedpriv.threat import CLIENT, Observer, ThreatModel, View, parties_of
+from fedpriv.threat import CLIENT, Coalition, Observer, ThreatModel, View, parties_of
 
 BEFORE_NOISE = frozenset({View.UPDATES, View.EXACT_SUM, View.GROUP_SUMS})
 """What central noise does not cover."""
@@ -96,6 +96,13 @@ def exposure(
     for event in events:
         _check(event)
     return _compose(events, bool(seen & MEMBERSHIP), CLIENT in parties, population, adjacency)
+
+
+def known_shares(observer: Observer, cohort: int) -> int:
+    """How many clients' shares of the noise an observer knows: those of the clients that are part of it."""
+    if isinstance(observer, Coalition):
+        return math.ceil(observer.clients * cohort - 1e-9)
+    return int(CLIENT in parties_of(observer))
 
 
 def _check(event: LedgerEvent) -> None:

@@ -15,7 +15,7 @@ from fedpriv.privacy.budget import Budget, solve_noise_multiplier
 from fedpriv.privacy.clipping import clip_rows, round_within
 from fedpriv.privacy.ledger.event import GAUSSIAN, LedgerEvent, event_of
 from fedpriv.privacy.mechanism import Encoded, Outcome, Release, RoundSpec, Setting, Trust
-from fedpriv.randomness import Gaussian
+from fedpriv.randomness import Noise
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,12 +125,10 @@ class CentralGaussian:
             planned_contributors=setting.least_honest,
         )
 
-    def begin(self, state: RoundSpec, round: int) -> RoundSpec:
+    def begin(self, state: RoundSpec, round: int, public: int = 0) -> RoundSpec:
         return replace(state, round=round)
 
-    def protect(
-        self, updates: Reals, examples: Sequence[int], spec: RoundSpec, rngs: Sequence[np.random.Generator]
-    ) -> Encoded:
+    def protect(self, updates: Reals, examples: Sequence[int], spec: RoundSpec, noises: Sequence[Noise]) -> Encoded:
         """Clip each row jointly and encode it: ``[n, d]`` → ``[n, d]``; ``examples`` are not looked at.
 
         Raises:
@@ -145,20 +143,17 @@ class CentralGaussian:
             clipped_coordinates=0,
         )
 
-    def release(self, total: Integers, spec: RoundSpec, outcome: Outcome, gaussian: Gaussian) -> Release:
+    def release(self, total: Integers, spec: RoundSpec, outcome: Outcome, noise: Noise, state: RoundSpec) -> Release:
         """(total + round(N(0, (σ / step)²))) · step / divisor."""
         assert spec.divisor is not None  # set in init
-        noise = np.rint(gaussian(spec.length) * (spec.noise_multiplier * spec.codec.bound)).astype(np.int64)
-        return Release(mean=spec.codec.decode(total + noise) / spec.divisor)
+        added = np.rint(noise.normal(spec.length) * (spec.noise_multiplier * spec.codec.bound)).astype(np.int64)
+        return Release(mean=spec.codec.decode(total + added) / spec.divisor)
 
-    def advance(self, state: RoundSpec, release: Release) -> RoundSpec:
+    def advance(self, state: RoundSpec, spec: RoundSpec, release: Release | None, noise: Noise) -> RoundSpec:
         return state
 
     def noise_contributors(self, setting: Setting) -> None:
         return None
-
-    def noise_headroom(self, spec: RoundSpec, cohort: int) -> int:
-        return 0
 
     def events(self, spec: RoundSpec, outcome: Outcome) -> tuple[LedgerEvent, ...]:
         return (event_of(spec, outcome, mechanism=GAUSSIAN, trust=self.trust),)

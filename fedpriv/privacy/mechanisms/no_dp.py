@@ -12,7 +12,7 @@ from fedpriv.encoding import FixedPoint, Integers, Reals
 from fedpriv.errors import CohortTooSmall, ConfigurationError, DataError
 from fedpriv.privacy.ledger.event import NON_PRIVATE, LedgerEvent, event_of
 from fedpriv.privacy.mechanism import Encoded, Outcome, Release, RoundSpec, Setting, Trust
-from fedpriv.randomness import Gaussian
+from fedpriv.randomness import Noise
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,12 +72,10 @@ class NoDP:
             planned_contributors=setting.least_honest,
         )
 
-    def begin(self, state: RoundSpec, round: int) -> RoundSpec:
+    def begin(self, state: RoundSpec, round: int, public: int = 0) -> RoundSpec:
         return replace(state, round=round)
 
-    def protect(
-        self, updates: Reals, examples: Sequence[int], spec: RoundSpec, rngs: Sequence[np.random.Generator]
-    ) -> Encoded:
+    def protect(self, updates: Reals, examples: Sequence[int], spec: RoundSpec, noises: Sequence[Noise]) -> Encoded:
         """Cut, encode, multiply by the weight, append the weight: ``[n, d]`` → ``[n, d + 1]``.
 
         Raises:
@@ -111,7 +109,7 @@ class NoDP:
                 )
         return np.asarray(examples, dtype=np.int64)
 
-    def release(self, total: Integers, spec: RoundSpec, outcome: Outcome, gaussian: Gaussian) -> Release:
+    def release(self, total: Integers, spec: RoundSpec, outcome: Outcome, noise: Noise, state: RoundSpec) -> Release:
         """The weighted mean.
 
         Raises:
@@ -126,14 +124,11 @@ class NoDP:
             )
         return Release(mean=spec.codec.decode(total[:-1]) / weight)
 
-    def advance(self, state: RoundSpec, release: Release) -> RoundSpec:
+    def advance(self, state: RoundSpec, spec: RoundSpec, release: Release | None, noise: Noise) -> RoundSpec:
         return state
 
     def noise_contributors(self, setting: Setting) -> None:
         return None
-
-    def noise_headroom(self, spec: RoundSpec, cohort: int) -> int:
-        return 0
 
     def events(self, spec: RoundSpec, outcome: Outcome) -> tuple[LedgerEvent, ...]:
         return (event_of(spec, outcome, mechanism=NON_PRIVATE, trust=self.trust),)
