@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Iterable
 from dataclasses import replace
@@ -13,6 +14,7 @@ from fedpriv.network import StageCost
 from fedpriv.privacy.ledger import Ledger
 from fedpriv.privacy.ledger.event import Unit
 from fedpriv.privacy.mechanism import Outcome
+from fedpriv.randomness import Streams
 from fedpriv.threat import AUTHORITY, CLIENT, PUBLIC, SERVER, Observer, ThreatModel
 
 WIDTH = 118
@@ -28,17 +30,27 @@ def observers_of(threat: ThreatModel) -> tuple[str, ...]:
 def planned_ledger(resolved: Resolved) -> Ledger:
     """The ledger of a run in which every client takes part whenever it can: an upper bound for every observer.
 
+    As few contribute to each sum as can without an abort, so that noise made of their shares is no less than planned.
     Unless a round ends with too few survivors: then the run's own ledger claims no amplification.
     """
     setting, mechanism = resolved.setting, resolved.plan.mechanism
     ledger = resolved.new_ledger()
-    everybody = tuple(range(setting.population))
     state = resolved.mechanism_state
     for round in range(setting.rounds):
         spec = mechanism.begin(state, round)
-        for event in mechanism.events(spec, Outcome(cohort=everybody, contributors=everybody, noise="os")):
+        whoever = _whoever_can(resolved, round)
+        outcome = Outcome(cohort=whoever, contributors=whoever[: setting.least_contributors], noise="os")
+        for event in mechanism.events(spec, outcome):
             ledger.append(event)
     return ledger
+
+
+def _whoever_can(resolved: Resolved, round: int) -> tuple[int, ...]:
+    """Everybody; where participation has a public schedule, those whose turn it is."""
+    record, population = resolved.setting.sampling_record(), resolved.setting.population
+    if record is not None and record.kind == "min-separation":
+        return resolved.plan.sampling.cohort(Streams(0).generator("sampling", round), population, round)
+    return tuple(range(population))
 
 
 def planned_record_ledger(resolved: Resolved) -> Ledger | None:
@@ -165,6 +177,13 @@ def _privacy(resolved: Resolved) -> Iterable[str]:
         f"Privacy      {_name(plan.mechanism)}: clip norm {clip:g}, noise multiplier {spec.noise_multiplier:.4g}, "
         f"σ = {spec.noise_multiplier * clip:.4g} on the sum, {plan.mechanism.trust}"
     )
+    if spec.share is not None:
+        yield (
+            f"             made of clients' shares: {spec.share.kind.replace('-', ' ')} noise of σ = "
+            f"{math.sqrt(spec.share.variance):.4g} grid steps on each of {spec.share.dimension:,} coordinates, enough "
+            f"with {spec.planned_contributors} honest contributors; sums count modulo 2^{spec.modulus_bits}, and one "
+            f"wraps with probability ≤ {spec.share.wrap:.2g}"
+        )
     ledger, delta = planned_ledger(resolved), delta_of(resolved)
     for observer in observers_of(resolved.threat):
         try:

@@ -13,7 +13,7 @@ from fedpriv.errors import ConfigurationError, PlanError
 if TYPE_CHECKING:
     from fedpriv.privacy.mechanism import Adjacency
 
-SamplingKind: TypeAlias = Literal["none", "poisson", "fixed-size"]
+SamplingKind: TypeAlias = Literal["none", "poisson", "fixed-size", "min-separation"]
 
 
 @dataclass(frozen=True, kw_only=True)
