@@ -307,7 +307,7 @@ def test_noise_from_the_operating_system_is_nobodys_stream() -> None:
 
 
 def test_what_dropout_draws_is_nobodys_stream_either() -> None:
-    """A record more in a batch shifts the others' masks: who knows the stream of the masks sees it through the noise."""
+    """A record more in a batch shifts the others' masks, which moves the sum by more than the clip norm."""
     masks = []
 
     class Seen(nn.Module):
