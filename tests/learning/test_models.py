@@ -17,7 +17,7 @@ from torch import nn
 
 from fedpriv.errors import ConfigurationError, DataError
 from fedpriv.learning import evaluate, flatten, load, models
-from fedpriv.learning.vector import own_turn
+from fedpriv.learning.vector import Layout
 
 
 @pytest.mark.parametrize(
@@ -205,7 +205,7 @@ def test_a_turn_leaves_local_buffers_and_the_generator_as_they_were():
     before = torch.get_rng_state()
     draws = []
     for _ in range(2):
-        with suppress(RuntimeError), own_turn(module, np.random.default_rng(1)):
+        with suppress(RuntimeError), Layout(module).turn(np.random.default_rng(1)):
             draws.append(torch.rand(()).item())
             module(torch.zeros(4, 2))
             assert int(module.seen) == 4
