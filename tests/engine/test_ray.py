@@ -23,11 +23,13 @@ from losses import (
     Counting,
     N,
     Once,
+    alive,
     attempt,
     compared,
     deployed,
+    descendants,
+    gone,
     ideal_run,
-    interrupted,
     masked,
     masked_run,
 )
@@ -53,7 +55,9 @@ def crew() -> Iterator[WorkerCrew]:
 
     with fp.Ray(workers=3).start() as crew:
         yield crew
+        pids = descendants()
     assert not ray.is_initialized()  # what the crew has started it has ended
+    assert gone(pids, within=5)
 
 
 @pytest.fixture(autouse=True)
@@ -195,6 +199,29 @@ def test_a_comparison_loses_a_worker_and_not_a_cell(
         compared(federations, planned, Ready(crew), tmp_path)
 
 
+def test_an_interruption_ends_a_run_with_what_it_has(crew: WorkerCrew, federation: Any, planned: Make) -> None:
+    """Ctrl-C on a terminal reaches this process and all of Ray's, and only this one decides what it means."""
+
+    def press() -> None:
+        for pid in [*pids, os.getpid()]:
+            os.kill(pid, signal.SIGINT)
+
+    pids, timer = descendants(), threading.Timer(0.1, press)
+    assert {worker.pid for worker in crew.workers} < set(pids)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    plan = planned(rounds=1_000_000, aggregation=fp.SecureAggregation())
+    try:
+        run = execute(
+            federation, plan, executor=Ready(crew), callbacks=[lambda p: timer.start() if p.rounds == 2 else None]
+        )
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert run.partial
+    assert len(run.frame) == len(run.ledger) >= 2
+    assert all(map(alive, pids))
+    assert list(crew.map(abs, [-1, -2, -3])) == [1, 2, 3]
+
+
 def test_any_number_of_workers_gives_the_same_bits(crew: WorkerCrew, federation: Any, planned: Make) -> None:
     """Three, two and one; the last test by this crew: it ends them."""
     same_bits(crew, federation, planned)
@@ -282,10 +309,6 @@ def test_without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ConfigurationError, match=r'pip install "fedpriv\[ray\]"'):
         fp.Ray().start()
-
-
-def test_an_interruption_ends_a_run_with_what_it_has_and_leaves_nobody_behind() -> None:
-    interrupted("fp.Ray(workers=1)")
 
 
 def test_naming_the_executor_loads_nothing() -> None:
