@@ -28,7 +28,7 @@ def execute(federation: Any, plan: fp.Plan, **options: Any) -> fp.Run:
 @pytest.mark.parametrize(
     "parts",
     [
-        {"mechanism": fp.CentralGaussian(clip_norm=1.0, noise_multiplier=2.0), "server": fp.FedAdam()},
+        {"mechanism": fp.CentralGaussian(clip_norm=1.0, noise_multiplier=2.0), "server": fp.FedAdam(learning_rate=0.1)},
         {"aggregation": fp.SecureAggregation()},
     ],
 )
