@@ -71,8 +71,8 @@ class DPSGD:
         are made from 52-bit uniforms (tails end near 8.6 σ), then added in float32, whose low-order bits may tell of
         the sum that they were added to (Mironov 2012): the encoding of updates on a grid, before they leave, does not
         prove otherwise, and no claim is made about that gap. Opacus' hooks give the right gradients. What layers draw
-        themselves (dropout) is known to nobody: they draw from torch's generator, of whose seed on the processor 32
-        bits count, and which with ``"os"`` comes from the operating system as well.
+        themselves (dropout) is known to nobody: they draw from torch's generator, which with ``"os"`` is seeded from
+        the operating system as well.
     Does not hide: that a client exists and takes part; a client's records from itself; how long a step takes, which
         grows with its batch; an update that is not finite, which ends the run. (An example whose gradient is not
         finite counts as zero.) A client's data as a whole: per client there is no guarantee unless a mechanism gives
@@ -228,11 +228,12 @@ class DPSGD:
         import torch
 
         from fedpriv.learning.packing import held
-        from fedpriv.learning.vector import flatten, load
+        from fedpriv.learning.vector import Layout
 
-        load(model, broadcast.parameters)
+        layout = Layout(model)
+        layout.load(layout.split(broadcast.parameters))
         if self.noise == "os":  # one record more gives the others other masks of dropout: nobody may know these
-            torch.manual_seed(int.from_bytes(secret_bytes(8)))
+            layout.seed(secret_bytes(32))
         model.train()
         weights = [w for w in model.parameters() if w.requires_grad]
         steps = _Steps(self, weights)
@@ -249,7 +250,7 @@ class DPSGD:
             steps.take(sums, noise.to(x.device))
             for buffer, before in buffers:
                 buffer.copy_(before)
-        return self._update(client.index, flatten(model) - broadcast.parameters, loss, visited)
+        return self._update(client.index, layout.flatten() - broadcast.parameters, loss, visited)
 
     def _train_together(
         self,

@@ -7,6 +7,7 @@ buffers of the ``state_dict`` in the order of ``module.buffers()`` (the running 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
     import torch
 
     from fedpriv.learning.update import Vector
+
+
+_WORDS = 624
+"""Of a Mersenne twister's state; torch keeps each in 64 bits, after 24 bytes about the seed and the position."""
 
 
 def flatten(module: torch.nn.Module) -> Vector:
@@ -113,22 +118,35 @@ class Layout:
         flat: Vector = torch.cat([tensor.detach().reshape(-1) for tensor in tensors]).to("cpu", torch.float32).numpy()
         return flat
 
+    def seed(self, entropy: bytes) -> None:
+        """Seed torch's generators of the CPU and of the module's GPU by all of these 8 bytes or more.
+
+        Of the seed that ``manual_seed`` takes, 32 bits count on the CPU: among 77,000 turns two would likely share what
+        their dropout layers draw. So the words of its Mersenne twister are filled here.
+        """
+        import torch
+
+        state = torch.default_generator.manual_seed(0).get_state()
+        words = state.numpy()[24 : 24 + 8 * _WORDS].view(np.uint64)
+        words[:] = np.frombuffer(hashlib.shake_256(entropy).digest(4 * _WORDS), dtype="<u4")
+        torch.default_generator.set_state(state)
+        for gpu in self._gpus:
+            torch.cuda.default_generators[gpu].manual_seed(int.from_bytes(entropy[:8], "little"))
+
     @contextmanager
     def turn(self, rng: np.random.Generator) -> Iterator[None]:
         """One client's turn with a shared module: no client can tell, nor change, who was there before or comes after.
 
         Inside, torch's generators of the CPU and of the module's GPU are seeded by the client's stream (one draw of
-        it), so dropout layers are reproducible; at the end the caller's generators and the buffers that are not sent
-        are as they were.
+        it, 63 bits), so dropout layers are reproducible; at the end the caller's generators and the buffers that are
+        not sent are as they were.
         """
         import torch
 
         generators = [torch.default_generator, *(torch.cuda.default_generators[i] for i in self._gpus)]
         before = [generator.get_state() for generator in generators]
         local = [(tensors, name, tensors[name].clone()) for tensors, name in self._local]
-        seed = int(rng.integers(2**63))
-        for generator in generators:
-            generator.manual_seed(seed)
+        self.seed(int(rng.integers(2**63)).to_bytes(8, "little"))
         try:
             yield
         finally:
