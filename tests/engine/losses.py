@@ -202,11 +202,11 @@ def interrupted(executor: str) -> None:
         begun = [run.stdout.readline() for _ in range(2)]
         pids = of_session(run.pid)
         os.killpg(run.pid, signal.SIGINT)
-        told, errors = run.communicate(timeout=20)
+        told, errors = run.communicate(timeout=60)
     assert begun == ["1\n"] * 2, errors
     assert len(pids) >= 3
     assert (run.returncode, told.splitlines()[-1:]) == (0, ["whole"]), errors
-    assert gone(pids, within=5)
+    assert gone(pids, within=30)
     assert not of_session(run.pid)
 
 

@@ -41,6 +41,7 @@ def test_in_rounds(parts: Any, federation: Any, planned: Make) -> None:
             gc.collect()
             held[progress.rounds] = tracemalloc.get_traced_memory()[0]
 
+    execute(federation, planned(model=wide, **parts))  # loads code
     tracemalloc.start()
     try:
         execute(federation, planned(model=wide, rounds=45, **parts), callbacks=[weigh])
