@@ -159,24 +159,20 @@ class Packed:
             )
 
 
-def turns(
-    clients: Sequence[Client], rngs: Sequence[np.random.Generator], draw: Draw, torch_seed: bool = True
-) -> list[list[Rows]]:
+def turns(clients: Sequence[Client], rngs: Sequence[np.random.Generator], draw: Draw) -> list[list[Rows]]:
     """Every client's batches, drawn as in its turn of the loop: torch's seed first, which nothing here needs.
 
     Args:
         clients: whose turn.
         rngs: each one's own.
         draw: makes the batches.
-        torch_seed: whether a turn begins with the draw of torch's seed.
 
     Raises:
         FedprivError: what ``draw`` raises, with a note that names the client.
     """
     made = []
     for client, rng in zip(clients, rngs, strict=True):
-        if torch_seed:
-            rng.integers(2**63)
+        rng.integers(2**63)
         try:
             examples = len(client.y)
             made.append([np.arange(examples) if batch is None else batch for batch in draw(examples, rng)])
