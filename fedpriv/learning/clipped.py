@@ -16,7 +16,6 @@ import torch
 from torch import nn
 
 from fedpriv.errors import ConfigurationError, PlanError
-from fedpriv.learning import stacked
 
 if TYPE_CHECKING:
     from fedpriv.learning.stacked import Stacked
@@ -50,25 +49,20 @@ def clipped_stack(
 def opacus(model: nn.Module, clip_norm: float) -> Iterator[Clipped]:
     """Opacus' per-example gradients of a module, clipped and summed; its hooks are removed at the end.
 
-    Ghost clipping, which forms no example's gradient, where :func:`_ghost` allows it; else hooks that form them all.
+    What is added up are the very numbers whose norms were taken. Ghost clipping is not used: it computes gradients
+    twice, and where digits cancel on the way back the second is not the first, at any multiple of the clip norm.
     """
-    from opacus.grad_sample import (  # type: ignore[import-untyped]
-        GradSampleModule,
-        GradSampleModuleFastGradientClipping,
-    )
+    from opacus.grad_sample import GradSampleModule  # type: ignore[import-untyped]
 
     weights = [w for w in model.parameters() if w.requires_grad]
-    ghost = _ghost(model)
-    module = (GradSampleModuleFastGradientClipping if ghost else GradSampleModule)(model, loss_reduction="sum")
+    module = GradSampleModule(model, loss_reduction="sum")
 
     def clipped(x: torch.Tensor, y: torch.Tensor) -> tuple[list[torch.Tensor], torch.Tensor]:
         losses = nn.functional.cross_entropy(module(x), y, reduction="none")
-        torch.autograd.backward(losses.sum(), retain_graph=ghost)
-        if ghost:
-            gradients, norms = [], module.get_norm_sample()
-        else:
-            gradients = [_of_examples(w, len(x)) for w in weights]
-            norms = torch.stack([g.flatten(1).norm(dim=1) for g in gradients]).norm(dim=0)
+        torch.autograd.backward(losses.sum())
+        gradients = [_of_examples(w, len(x)) for w in weights]
+        # Not Tensor.norm: in float32 it adds up one by one, and of a million squares is off by more than the margin.
+        norms = torch.stack([g.flatten(1).square().sum(1) for g in gradients]).sum(0).sqrt()
         _forget(weights)
         finite = norms.isfinite()
         if not bool(finite.any()):
@@ -76,12 +70,7 @@ def opacus(model: nn.Module, clip_norm: float) -> Iterator[Clipped]:
         if not bool(finite.all()):
             return clipped(x[finite], y[finite])
         factors = _factors(norms, clip_norm)
-        if not ghost:
-            return [torch.tensordot(factors, g, dims=1) for g in gradients], losses.detach()
-        module.disable_hooks()
-        sums = torch.autograd.grad((losses * factors).sum(), weights)
-        module.enable_hooks()
-        return list(sums), losses.detach()
+        return [torch.tensordot(factors, g, dims=1) for g in gradients], losses.detach()
 
     with warnings.catch_warnings():
         # Of torch: Opacus' hooks are on the first layer, too, whose input needs no gradient.
@@ -120,18 +109,6 @@ def _forget(weights: Sequence[torch.Tensor]) -> None:
             w.grad_sample = None
 
 
-def _ghost(model: nn.Module) -> bool:
-    """Whether ghost clipping is right and was measured to be the faster one: chains of two Linear layers or more.
-
-    Each layer is run once on vectors, and no parameter is shared; else norms of one parameter's parts do not add up.
-    """
-    if not isinstance(model, nn.Sequential) or stacked.obstacle(model) is not None:
-        return False
-    owners = [layer for layer in model.modules() if any(True for _ in layer.parameters(recurse=False))]
-    whole = isinstance(model[0], nn.Flatten) and (model[0].start_dim, model[0].end_dim) == (1, -1)
-    return whole and len(owners) > 1 and all(type(layer) is nn.Linear for layer in owners)
-
-
 def refuse_mixing(model: nn.Module) -> None:
     """Raises PlanError where a layer lets examples meet."""
     from fedpriv.learning.models import MIXING_REMEDY, mixes_examples
@@ -152,6 +129,11 @@ def refuse_unknown(model: nn.Module) -> None:
     errors = ModuleValidator.validate(model, strict=False)[0 if model.training else 1 :]
     errors += GradSampleModule.validate(model, strict=False)
     errors += [f"{name} (EmbeddingBag)" for name, m in model.named_modules() if isinstance(m, nn.EmbeddingBag)]
+    errors += [
+        f"{name} is {p.dtype}, not torch.float32"
+        for name, p in model.named_parameters()
+        if p.dtype not in (torch.float32, torch.float64)
+    ]
     if errors:
         raise PlanError(
             "DP-SGD trains a model of which Opacus forms per-example gradients.",

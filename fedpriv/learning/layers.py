@@ -26,6 +26,14 @@ ELEMENTWISE = (
 """Activations that work number by number."""
 
 
+ROUNDING = 2.0**-13
+"""What a sum over positions is taken to lose, in terms of its parts: it is added to a norm in squares.
+
+Where the parts of an example's gradient cancel, a norm in float32 says little of the gradient that is added up in
+another order. In squares it is seen there only: 1e-8 of a norm whose parts do not cancel.
+"""
+
+
 class Tokens(nn.Module):
     """Features as integers, for an embedding after it: a federation's x is float32, exact up to 2^24."""
 
@@ -70,12 +78,24 @@ class Layer:
             total += self._weight_norms(a, error)
         if self.bias_slot is not None:
             assert self.bias is not None  # it has a slot
-            extra = tuple(range(2, error.ndim - self.bias.ndim + 1))
-            total += (error.sum(extra) if extra else error).square().flatten(2).sum(2)
+            total += _summed(error, error.ndim - self.bias.ndim - 1)
         return total
 
     def _weight_norms(self, a: torch.Tensor, error: torch.Tensor) -> torch.Tensor:
         raise NotImplementedError
+
+
+def _summed(each: torch.Tensor, positions: int) -> torch.Tensor:
+    """``[k, b]``: squared norm of the sum over so many axes after the second."""
+    if not positions:
+        return each.square().flatten(2).sum(2)
+    total = each.sum(tuple(range(2, 2 + positions))).square().flatten(2).sum(2)
+    return total + _lost(each.flatten(2 + positions).norm(dim=-1))
+
+
+def _lost(norms: torch.Tensor) -> torch.Tensor:
+    """``[k, b, *positions]`` norms of parts → ``[k, b]``: what rounding may hide of their sum, squared."""
+    return (ROUNDING * norms.flatten(2).sum(2)).square()
 
 
 class Linear(Layer):
@@ -100,9 +120,11 @@ class Linear(Layer):
             return a.square().sum(2) * error.square().sum(2)
         a, error = a.flatten(2, -2), error.flatten(2, -2)
         positions, wide, high = a.shape[2], a.shape[3], error.shape[3]
-        if positions * (wide + high) <= wide * high:  # ‖Σ δₛ aₛᵀ‖² = Σ ⟨aₛ, aₜ⟩ ⟨δₛ, δₜ⟩
-            return ((a @ a.transpose(2, 3)) * (error @ error.transpose(2, 3))).sum((2, 3))
-        return (error.transpose(2, 3) @ a).square().sum((2, 3))
+        lost = _lost(a.norm(dim=3) * error.norm(dim=3))
+        if positions * (wide + high) > wide * high:
+            return (error.transpose(2, 3) @ a).square().sum((2, 3)) + lost
+        a, error = a.double(), error.double()  # ‖Σ δₛ aₛᵀ‖² = Σ ⟨aₛ, aₜ⟩ ⟨δₛ, δₜ⟩, in which digits cancel
+        return ((a @ a.transpose(2, 3)) * (error @ error.transpose(2, 3))).sum((2, 3)).clamp_min(0).float() + lost
 
 
 class LayerNorm(Layer):
@@ -125,9 +147,7 @@ class LayerNorm(Layer):
 
     def _weight_norms(self, a: torch.Tensor, error: torch.Tensor) -> torch.Tensor:
         assert self.weight is not None
-        extra = tuple(range(2, error.ndim - self.weight.ndim + 1))
-        each = a * error
-        return (each.sum(extra) if extra else each).square().flatten(2).sum(2)
+        return _summed(a * error, error.ndim - self.weight.ndim - 1)
 
     @staticmethod
     def _spread(parameter: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
@@ -160,8 +180,9 @@ class Embedding(Layer):
 
     def _weight_norms(self, a: torch.Tensor, error: torch.Tensor) -> torch.Tensor:
         a, error = a.flatten(2), error.flatten(2, -2)
-        same = a[:, :, :, None] == a[:, :, None, :]
-        return ((error @ error.transpose(2, 3)) * same).sum((2, 3))
+        same, lost = a[:, :, :, None] == a[:, :, None, :], _lost(error.norm(dim=3))
+        error = error.double()  # see Linear
+        return ((error @ error.transpose(2, 3)) * same).sum((2, 3)).clamp_min(0).float() + lost
 
     @staticmethod
     def _table(weight: torch.Tensor) -> torch.Tensor:
