@@ -55,9 +55,10 @@ KINDS: dict[str, tuple[Any, tuple[int, ...], bool]] = {
         (4, 3),
         False,
     ),
+    # Three numbers may be all but equal, and what normalises them then magnifies rounding: eps says how far.
     "embedding": (
         lambda: nn.Sequential(
-            Tokens(), nn.Embedding(VOCABULARY, 3), nn.LayerNorm(3), nn.Flatten(), nn.Linear(12, CLASSES)
+            Tokens(), nn.Embedding(VOCABULARY, 3), nn.LayerNorm(3, eps=0.1), nn.Flatten(), nn.Linear(12, CLASSES)
         ),
         (4,),
         True,
@@ -114,10 +115,8 @@ def trained(
 
 
 def assert_equal(left: Sequence[Update], right: Sequence[Update]) -> None:
-    """Within 1e-6, and of updates with coordinates beyond 1 within 1e-6 of the largest: float32 keeps 1.2e-7 of each."""
     for one, other in zip(left, right, strict=True):
-        largest = max(1.0, float(np.abs(other.payload[DELTA]).max(initial=0.0)))
-        np.testing.assert_allclose(one.payload[DELTA], other.payload[DELTA], rtol=0, atol=1e-6 * largest)
+        np.testing.assert_allclose(one.payload[DELTA], other.payload[DELTA], rtol=0, atol=1e-6)
         assert one.metrics["loss"] == pytest.approx(other.metrics["loss"], abs=1e-5)
         assert one.metrics["steps"] == other.metrics["steps"]
 
