@@ -182,7 +182,7 @@ def delta(
 
 
 def rdp_curve(composition: Composition, adjacency: Adjacency) -> dict[float, float]:
-    """Order α → Rényi divergence bound, on dp-accounting's orders; with clients' shares of noise, on integers.
+    """Order α → Rényi divergence bound, on dp-accounting's orders; with Skellam noise on integers.
 
     Raises:
         UnsupportedAccounting: see :func:`epsilon`.
@@ -237,8 +237,7 @@ def _rdp(composition: Composition, adjacency: Adjacency) -> tuple[tuple[float, .
     # dp-accounting 0.6 does not double the sensitivity for replace-one in RDP (its PLD does): google/
     # differential-privacy #378. So the noise is halved here; a test pins PLD and RDP to each other.
     half = 0.5 if adjacency == "replace-one" else 1.0
-    orders = curves.ORDERS if composition.shares else None  # one grid for all parts: curves are added order by order
-    accountant = RdpAccountant(orders, _relation(adjacency))
+    accountant = RdpAccountant(curves.orders(shares for shares, _ in composition.shares), _relation(adjacency))
     if composition.gaussian:
         accountant.compose(dp_accounting.GaussianDpEvent(half / math.sqrt(composition.gaussian)))
     for release, count in composition.sampled:

@@ -6,6 +6,7 @@ All lengths are in units of the integer grid, and so is every σ².
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -18,8 +19,8 @@ from fedpriv.privacy.mechanism import Adjacency, Share
 if TYPE_CHECKING:
     from fedpriv.privacy.ledger.event import Response
 
-ORDERS = (*(float(order) for order in range(2, 129)), *(float(2**k) for k in range(8, 13)))
-"""The integers at which compositions with shares of noise are accounted: the Skellam bound is stated for integers."""
+INTEGERS = (*(float(order) for order in range(2, 129)), *(float(2**k) for k in range(8, 13)))
+"""The orders of compositions with Skellam noise, whose bound is stated for integers."""
 
 _PARTS = 512
 """The most sub-sums of a sum of shares that are tried as a bound."""
@@ -43,6 +44,15 @@ class Shares:
         return cls(share=replace(share, wrap=0.0), count=count)
 
 
+def orders(shares: Iterable[Shares]) -> tuple[float, ...]:
+    """The one grid on which all parts of a composition are added: dp-accounting's, but integers for Skellam noise."""
+    if any(part.share.kind == "skellam" for part in shares):
+        return INTEGERS
+    from dp_accounting.rdp.rdp_privacy_accountant import DEFAULT_RDP_ORDERS  # type: ignore[import-untyped]
+
+    return tuple(float(order) for order in DEFAULT_RDP_ORDERS)
+
+
 @lru_cache(maxsize=4096)
 def curve(shares: Shares, orders: tuple[float, ...], adjacency: Adjacency) -> Reals:
     """``[len(orders)]``: D_α of one release between neighbours, an upper bound at each order.
@@ -63,7 +73,7 @@ def discrete_gaussians(alphas: Reals, *, l2: float, l1: float, dimension: int, v
     """D_α between sums of discrete Gaussians, shifted against each other by an integer vector: an upper bound.
 
     Args:
-        alphas: orders ≥ 2.
+        alphas: orders > 1.
         l2, l1: bounds of the shift.
         dimension: coordinates, each with noise of its own.
         variance: the parameter σ² of one summand.
@@ -81,7 +91,7 @@ def discrete_gaussians(alphas: Reals, *, l2: float, l1: float, dimension: int, v
     counts = np.unique(np.geomspace(1, count, min(count, _PARTS)).round()) if variance >= 0.25 else np.ones(1)
     tau = gap(variance, counts)[:, None]
     reach = l2**2 / (counts * variance)[:, None]
-    direct = 0.5 * alphas * reach + tau * dimension
+    direct = 0.5 * alphas * reach + np.where(alphas < 1.5, np.inf, tau * dimension)
     spread = 2.0 * l1 / np.sqrt(counts * variance)[:, None] * tau + dimension * tau**2
     return np.asarray(np.minimum(direct, 0.5 * alphas * (reach + spread)).min(axis=0))
 

@@ -85,19 +85,21 @@ def worst_placed(charges: Sequence[Charge], population: int, adjacency: Adjacenc
             participations=int(times[client]),
         )
 
-    # What is accounted by RDP alone is compared by its curve; the rest by everything that any accountant reads.
-    plain = np.column_stack([cost, by_response])
-    covered = by_shares.any(axis=1)
-    found: list[int] = []
-    if not covered.all():
-        found += _undominated(plain, times, np.flatnonzero(~covered))
-    if covered.any():
-        half = 4.0 if adjacency == "replace-one" else 1.0
-        curve = np.outer(half * cost, 0.5 * np.array(curves.ORDERS))
-        curve += by_shares @ np.array([curves.curve(kind, curves.ORDERS, adjacency) for kind in shares])
-        if responses:
-            curve += by_response @ np.array([curves.response(kind, curves.ORDERS) for kind in responses])
-        found += _undominated(curve, times, np.flatnonzero(covered))
+    # Clients are compared with those that are accounted alike: by everything that any accountant reads or, under
+    # shares of noise, which RDP alone accounts, by their curves on one grid of orders.
+    skellam = np.array([kind.share.kind == "skellam" for kind in shares], dtype=bool)
+    integers, real = by_shares[:, skellam].sum(axis=1) > 0, by_shares[:, ~skellam].sum(axis=1) > 0
+    found = [*_undominated(np.column_stack([cost, by_response]), times, ~(integers | real))]
+    for clients in (integers, real & ~integers):
+        if clients.any():
+            grid = curves.orders(
+                kind for kind, there in zip(shares, by_shares[clients].sum(axis=0), strict=True) if there
+            )
+            curve = np.outer((4.0 if adjacency == "replace-one" else 1.0) * cost, 0.5 * np.array(grid))
+            curve += by_shares @ np.array([curves.curve(kind, grid, adjacency) for kind in shares])
+            for kind, times_each in zip(responses, by_response.T, strict=True):
+                curve += np.outer(times_each, curves.response(kind, grid))
+            found += _undominated(curve, times, clients)
     return tuple(placed(client) for client in found)
 
 
@@ -152,8 +154,9 @@ def _within(cohort: Sequence[int], population: int) -> npt.NDArray[np.int64]:
     return clients
 
 
-def _undominated(features: Reals, times: _Counts, clients: npt.NDArray[np.int64]) -> Iterator[int]:
+def _undominated(features: Reals, times: _Counts, among: npt.NDArray[np.bool_]) -> Iterator[int]:
     """The clients whose row no other's is at least as large as everywhere; of equal ones the most frequent."""
+    clients = np.flatnonzero(among)
     total = features[clients].sum(axis=1)
     left = clients[np.lexsort((clients, -times[clients], -total))]
     while left.size:
