@@ -13,9 +13,9 @@ from scipy.stats import chi2
 from settings import NEVER, QUIET, outcome, setting
 
 from fedpriv.errors import ConfigurationError, PlanError
-from fedpriv.privacy import AdaptiveClip, Capped, CentralGaussian, FullParticipation
+from fedpriv.privacy import AdaptiveClip, Capped, CentralGaussian
 from fedpriv.privacy.adaptive import augment, joint_norm
-from fedpriv.randomness import Streams, noise
+from fedpriv.randomness import Noise, Streams, noise
 
 
 def central(noise_multiplier: float = 1.0, bits: int = 20, **more) -> CentralGaussian:
@@ -115,6 +115,16 @@ def test_update_and_count_share_one_noise() -> None:
         assert p_value(values, sigma) > 1e-6
         assert p_value(values, sigma * 2 / 3) < 1e-6
         assert p_value(values, sigma * 3 / 2) < 1e-6
+
+
+def test_the_noise_is_the_multiplier_times_the_joint_integer_norm() -> None:
+    mechanism = central(2.0, bits=8, count_noise=2.0)  # β = 1 / √3: 15 % more than for the update alone
+    state = mechanism.init(hundred(length=2))
+    ones = Noise(words=NEVER.words, normal=np.ones)
+    released = mechanism.release(np.zeros(3, dtype=np.int64), state, outcome(), ones, state)
+    sigma = round(2.0 * math.hypot(127, 73))
+    assert released.mean == pytest.approx([sigma * state.codec.step / 100] * 2)
+    assert released.within_clip == pytest.approx(0.5 + sigma / (2 * 73) / 100)
 
 
 def test_without_noise_the_share_within_is_exact() -> None:
@@ -223,7 +233,3 @@ def test_with_capped_weights_the_bit_is_of_the_update_itself() -> None:
 def test_what_cannot_be_is_refused(make: Callable[[], object], words: str) -> None:
     with pytest.raises(ConfigurationError, match=words):
         make()
-
-
-def test_full_participation_is_what_these_tests_assume() -> None:
-    assert hundred().sampling == FullParticipation()
