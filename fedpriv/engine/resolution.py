@@ -253,11 +253,11 @@ def _check_privacy(plan: Plan, threat: ThreatModel, population: int) -> None:
             value=str(target.observer),
             remedy=f"{type(plan.aggregation).__name__} has the parties {', '.join(sorted(threat.learns))}.",
         )
-    if plan.mechanism.weighting != "equal":
+    if plan.mechanism.weighting == "examples":
         raise PlanError(
-            "Under differential privacy weights are public constants.",
+            "Under differential privacy weights are public constants, or capped inside the clipped vector.",
             value=plan.mechanism.weighting,
-            remedy='Use weighting="equal": an example count is private data and moves the sensitivity.',
+            remedy='Use weighting="equal", or Capped(...) with central noise: an example count is private data.',
         )
     if plan.sampling.accounting(population) is None:
         raise PlanError(

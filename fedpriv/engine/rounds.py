@@ -82,6 +82,10 @@ class RoundRecord:
     """Mean of the losses that the clients' algorithm reports; NaN where it reports none."""
     seconds: float
     """Wall-clock of simulating this round."""
+    clip_norm: float | None = None
+    """The L2 norm to which updates were clipped; None where only coordinates are bounded."""
+    within_clip: float | None = None
+    """The noised share of updates within it, where the mechanism releases it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -420,5 +424,7 @@ def _conclude(
         clipped_coordinates=attempt.clipped_coordinates,
         train_loss=float(np.mean(losses)) if losses else float("nan"),
         seconds=time.perf_counter() - started,
+        clip_norm=attempt.spec.update_norm,
+        within_clip=release.within_clip if release is not None else None,
     )
     return RoundState(record=record, parameters=parameters, mean=release.mean if release is not None else None)

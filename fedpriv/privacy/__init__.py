@@ -1,5 +1,6 @@
 """Sampling, clipping, mechanisms, the ledger and its accountants."""
 
+from fedpriv.privacy.adaptive import AdaptiveClip
 from fedpriv.privacy.budget import Budget, check_delta, solve_noise_multiplier, solve_record_noise_multiplier
 from fedpriv.privacy.clipping import clip_rows, round_within
 from fedpriv.privacy.ledger import Ledger
@@ -16,7 +17,9 @@ from fedpriv.privacy.mechanism import (
     Trust,
 )
 from fedpriv.privacy.mechanisms.gaussian import CentralGaussian
+from fedpriv.privacy.mechanisms.local import LocalGaussian
 from fedpriv.privacy.mechanisms.no_dp import NoDP
+from fedpriv.privacy.mechanisms.response import RandomizedResponse
 from fedpriv.privacy.sampling import (
     FixedSizeSampling,
     FullParticipation,
@@ -24,20 +27,25 @@ from fedpriv.privacy.sampling import (
     Sampling,
     SamplingRecord,
 )
+from fedpriv.privacy.weights import Capped
 
 __all__ = [
+    "AdaptiveClip",
     "Adjacency",
     "Budget",
+    "Capped",
     "CentralGaussian",
     "Encoded",
     "FixedSizeSampling",
     "FullParticipation",
     "Ledger",
     "LedgerEvent",
+    "LocalGaussian",
     "Mechanism",
     "NoDP",
     "Outcome",
     "PoissonSampling",
+    "RandomizedResponse",
     "Release",
     "RoundSpec",
     "Sampling",

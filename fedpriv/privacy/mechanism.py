@@ -12,8 +12,9 @@ from fedpriv.randomness import Noise, NoiseSource
 from fedpriv.threat import ThreatModel
 
 if TYPE_CHECKING:
-    from fedpriv.privacy.ledger import LedgerEvent
+    from fedpriv.privacy.ledger.event import LedgerEvent, Response
     from fedpriv.privacy.sampling import Sampling, SamplingRecord
+    from fedpriv.privacy.weights import Capped
 
 Adjacency: TypeAlias = Literal["zero-out", "add-remove", "replace-one"]
 """Which federations are neighbours: one client's contribution becomes zero (membership stays visible), one client joins
@@ -75,6 +76,18 @@ class Share:
     """Bounds the probability that some coordinate of the planned largest sum wraps."""
 
 
+@dataclass(frozen=True, kw_only=True, order=True)
+class Adapted:
+    """The clip of updates where it changes by round, and the last coordinate, which steers it; public."""
+
+    norm: float
+    """L2 norm to which an update is clipped in this round."""
+    bit: float
+    """The last coordinate: +bit where an update was within the norm, -bit where it was longer."""
+    cohort: float
+    """The expected cohort: the public constant by which the noised count is divided."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class RoundSpec:
     """What holds in one round; public, and part of the context that every client checks."""
@@ -86,7 +99,8 @@ class RoundSpec:
     max_weight: int
     """The largest integer that multiplies an encoded coordinate."""
     clip_norm: float | None
-    """L2 norm to which the whole payload is clipped; None: only coordinates are bounded."""
+    """L2 bound of what one client adds to the sum: the norm to which its payload is clipped, or under an adaptive clip
+    the joint norm of payload and bit; None: only coordinates are bounded."""
     noise_multiplier: float
     """σ / clip_norm of the noise on the sum; 0: none."""
     divisor: float | None
@@ -104,6 +118,15 @@ class RoundSpec:
     """What every client adds before the sum; None: nothing."""
     correlation: Correlation | None = None
     """How central noise is correlated over rounds; None: it is not."""
+    adapted: Adapted | None = None
+    """The round's clip where it adapts; None: it does not."""
+    response: Response | None = None
+    """What a client answers by randomised response, and at which ε; None: it does not."""
+
+    @property
+    def update_norm(self) -> float | None:
+        """The L2 norm to which a client's payload is clipped in this round; None: only coordinates are bounded."""
+        return self.clip_norm if self.adapted is None else self.adapted.norm
 
     @property
     def input_bound(self) -> int:
@@ -158,8 +181,8 @@ class Mechanism(Protocol):
     def trust(self) -> Trust: ...
 
     @property
-    def weighting(self) -> Literal["equal", "examples"]:
-        """``"examples"``: weights that depend on private data; refused under DP."""
+    def weighting(self) -> Literal["equal", "examples"] | Capped:
+        """``"examples"``: weights that depend on private data; refused under DP. Capped: inside the clipped vector."""
         ...
 
     def init(self, setting: Setting) -> Any:

@@ -34,6 +34,8 @@ def row_of(done: Done) -> dict[str, Any]:
         "rounding_error": record.rounding_error,
         "clipped_norms": record.clipped_norms,
         "clipped_coordinates": record.clipped_coordinates,
+        "clip_norm": math.nan if record.clip_norm is None else record.clip_norm,
+        "within_clip": math.nan if record.within_clip is None else record.within_clip,
         "train_loss": record.train_loss,
         "seconds": record.seconds,
         "evaluate_seconds": done.evaluate_seconds,

@@ -271,6 +271,7 @@ class Run:
           ``evaluate_seconds``, of measuring the model after it (NaN where it was not).
         - ``rounding_error``: the largest difference of a coordinate to the mean of unrounded updates.
         - ``clipped_norms``: clients whose update was clipped; ``clipped_coordinates``: coordinates cut to the limit.
+        - ``clip_norm``: to which updates were clipped; ``within_clip``: the noised share of those within it; else NaN.
         - ``train_loss``: the clients' own, the simulator's: no party sees it.
         - ``sha256``: of the model after the round.
         """

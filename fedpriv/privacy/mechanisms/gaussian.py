@@ -11,10 +11,13 @@ import numpy as np
 
 from fedpriv.encoding import MAX_SUM, FixedPoint, Integers, Reals
 from fedpriv.errors import ConfigurationError, PlanError
+from fedpriv.privacy.adaptive import AdaptiveClip, augment, joint_norm, share_within
 from fedpriv.privacy.budget import Budget, solve_noise_multiplier
 from fedpriv.privacy.clipping import clip_rows, round_within
 from fedpriv.privacy.ledger.event import GAUSSIAN, LedgerEvent, event_of
-from fedpriv.privacy.mechanism import Encoded, Outcome, Release, RoundSpec, Setting, Trust
+from fedpriv.privacy.mechanism import Adapted, Encoded, Outcome, Release, RoundSpec, Setting, Trust
+from fedpriv.privacy.sampling import SamplingRecord
+from fedpriv.privacy.weights import Capped
 from fedpriv.randomness import Noise
 
 
@@ -27,15 +30,16 @@ class CentralGaussian:
     of ``noise_multiplier`` and ``target`` is given.
 
     Args:
-        clip_norm: L2 bound of a client's whole payload, all entries together.
+        clip_norm: L2 bound of a client's whole payload, all entries together; or an
+            :class:`~fedpriv.privacy.adaptive.AdaptiveClip`, whose bit is one more coordinate of the same vector.
         noise_multiplier: σ / clip_norm of the noise on the sum, > 0.
         target: the budget for which the smallest sufficient noise multiplier is solved before the first round.
         bits: of an encoded coordinate, sign included; the grid's step is clip_norm / (2^(bits-1) - 1).
-        weighting: ``"equal"``, and nothing else: weights that depend on data are refused.
+        weighting: ``"equal"``, or :class:`~fedpriv.privacy.weights.Capped`, which scales the clipped update down.
 
     Raises:
         ConfigurationError: both or none of noise_multiplier and target; a number out of range.
-        PlanError: weights by examples.
+        PlanError: weights by examples, uncapped.
 
     Guarantees: client-level differential privacy against observers who see released means only. The encoded update of
         a client has L2 norm at most clip_norm, exactly (:func:`~fedpriv.privacy.clipping.round_within`), so encoding
@@ -50,110 +54,158 @@ class CentralGaussian:
     Reference: Dwork and Roth 2014, section A; Geyer, Klein and Nabi 2017; McMahan et al. 2018, algorithm 1.
     """
 
-    clip_norm: float
+    clip_norm: float | AdaptiveClip
     noise_multiplier: float | None = None
     target: Budget | None = None
     bits: int = 20
-    weighting: Literal["equal"] = "equal"
+    weighting: Literal["equal"] | Capped = "equal"
 
     def __post_init__(self) -> None:
-        if not (isinstance(self.clip_norm, int | float) and math.isfinite(self.clip_norm) and self.clip_norm > 0):
-            raise ConfigurationError(
-                "A clip norm is finite and > 0.", value=self.clip_norm, remedy="Give clip_norm=1.0, or so."
-            )
-        FixedPoint.for_limit(self.clip_norm, self.bits)
-        if (self.noise_multiplier is None) == (self.target is None):
-            raise ConfigurationError(
-                "Exactly one of noise_multiplier and target fixes the noise.",
-                value=f"noise_multiplier={self.noise_multiplier!r}, target={self.target!r}",
-                remedy="Give noise_multiplier=1.0, or target=Budget(...).",
-            )
-        if self.noise_multiplier is not None and not (
-            math.isfinite(self.noise_multiplier) and self.noise_multiplier > 0
-        ):
-            raise ConfigurationError(
-                "A noise multiplier is finite and > 0.",
-                value=self.noise_multiplier,
-                remedy="Use NoDP() for a run without noise.",
-            )
-        if self.weighting != "equal":
+        check_clip(self._first_clip)
+        FixedPoint.for_limit(self._first_clip, self.bits)
+        check_noise(self.noise_multiplier, self.target)
+        if self.weighting != "equal" and not isinstance(self.weighting, Capped):
             raise PlanError(
-                "Under differential privacy every client has the same public weight.",
+                "Under differential privacy every client has the same public weight, or one with a cap.",
                 value=self.weighting,
-                remedy='Use weighting="equal": weights that depend on data are themselves a release.',
+                remedy='Use weighting="equal", or Capped(w_max, expected=...): example counts are private data.',
             )
 
     @property
     def trust(self) -> Trust:
         return "central"
 
+    @property
+    def _first_clip(self) -> float:
+        return self.clip_norm.initial if isinstance(self.clip_norm, AdaptiveClip) else self.clip_norm
+
     def init(self, setting: Setting) -> RoundSpec:
-        """The terms of round 0, noise solved; they change in their number only.
+        """The terms of round 0, noise solved; they change in their number, and where the clip adapts with it.
 
         Raises:
-            PlanError: a sampling that no accountant models; noise too large for 62 bits.
+            PlanError: a sampling that no accountant models; noise too large for 62 bits; an adaptive clip whose count
+                gets too little noise.
             BudgetUnreachable: the target's observer sees more than noisy releases.
         """
-        sampling = setting.sampling_record()
-        if sampling is None:
-            raise PlanError(
-                "Under differential privacy a sampling says how it is accounted.",
-                value=type(setting.sampling).__name__,
-                remedy="Give it an accounting() record, or use one of fedpriv's samplings.",
-            )
+        sampling = accounted(setting)
         noise_multiplier = self.noise_multiplier
         if noise_multiplier is None:
             assert self.target is not None  # __post_init__
             noise_multiplier = solve_noise_multiplier(self.target, setting)
-        codec = FixedPoint.for_limit(self.clip_norm, self.bits)
-        if 16 * noise_multiplier * codec.bound >= MAX_SUM:
+        cohort = setting.sampling.expected(setting.population)
+        spec = RoundSpec(
+            round=0,
+            length=setting.length,
+            codec=FixedPoint.for_limit(self._first_clip, self.bits),
+            max_weight=1,
+            clip_norm=self._first_clip,
+            noise_multiplier=noise_multiplier,
+            divisor=self.weighting.divisor(cohort) if isinstance(self.weighting, Capped) else cohort,
+            sampling=sampling,
+            adjacency=setting.adjacency,
+            planned_contributors=setting.least_honest,
+        )
+        if isinstance(self.clip_norm, AdaptiveClip):
+            # On the grid, like all else: the joint norm is then exact.
+            bit = max(1, round(self.clip_norm.ratio(noise_multiplier, cohort) * spec.codec.bound)) * spec.codec.step
+            adapted = Adapted(norm=self._first_clip, bit=bit, cohort=cohort)
+            spec = replace(spec, length=setting.length + 1, clip_norm=joint_norm(adapted.norm, bit), adapted=adapted)
+        if 16 * _sigma(spec) >= MAX_SUM:
             raise PlanError(
                 "Noise on the grid stays within 62 bits.",
                 value=f"noise multiplier {noise_multiplier:g} at {self.bits} bits",
                 remedy="Use fewer bits or less noise.",
             )
-        return RoundSpec(
-            round=0,
-            length=setting.length,
-            codec=codec,
-            max_weight=1,
-            clip_norm=self.clip_norm,
-            noise_multiplier=noise_multiplier,
-            divisor=setting.sampling.expected(setting.population),
-            sampling=sampling,
-            adjacency=setting.adjacency,
-            planned_contributors=setting.least_honest,
-        )
+        return spec
 
     def begin(self, state: RoundSpec, round: int, public: int = 0) -> RoundSpec:
         return replace(state, round=round)
 
     def protect(self, updates: Reals, examples: Sequence[int], spec: RoundSpec, noises: Sequence[Noise]) -> Encoded:
-        """Clip each row jointly and encode it: ``[n, d]`` → ``[n, d]``; ``examples`` are not looked at.
+        """Clip each row jointly, weight and encode it: ``[n, d]`` → ``[n, d]``, or ``[n, d + 1]`` under adaptive clip.
 
         Raises:
             NonFiniteInput: NaN or infinity in an update.
         """
-        rows, clipped = clip_rows(updates, self.clip_norm)
+        assert spec.update_norm is not None  # init
+        rows, clipped = clip_rows(updates, spec.update_norm)
+        if isinstance(self.weighting, Capped):
+            rows *= self.weighting.scales(examples)[:, None]
         values = round_within(rows, spec.codec)
-        return Encoded(
-            values=values,
-            residual=(spec.codec.decode(values) - rows).sum(axis=0),
-            clipped_norms=int(clipped.sum()),
-            clipped_coordinates=0,
-        )
+        residual = (spec.codec.decode(values) - rows).sum(axis=0)
+        if spec.adapted is not None:
+            values, residual = augment(values, clipped, _bit(spec)), np.append(residual, 0.0)
+        return Encoded(values=values, residual=residual, clipped_norms=int(clipped.sum()), clipped_coordinates=0)
 
     def release(self, total: Integers, spec: RoundSpec, outcome: Outcome, noise: Noise, state: RoundSpec) -> Release:
-        """(total + round(N(0, (σ / step)²))) · step / divisor."""
+        """(total + round(N(0, (σ / step)²))) · step / divisor; of an adaptive clip's coordinate, the share within."""
         assert spec.divisor is not None  # set in init
-        added = np.rint(noise.normal(spec.length) * (spec.noise_multiplier * spec.codec.bound)).astype(np.int64)
-        return Release(mean=spec.codec.decode(total + added) / spec.divisor)
+        noised = spec.codec.decode(total + np.rint(noise.normal(spec.length) * _sigma(spec)).astype(np.int64))
+        if spec.adapted is None:
+            return Release(mean=noised / spec.divisor)
+        return Release(mean=noised[:-1] / spec.divisor, within_clip=share_within(float(noised[-1]), spec.adapted))
 
     def advance(self, state: RoundSpec, spec: RoundSpec, release: Release | None, noise: Noise) -> RoundSpec:
-        return state
+        """The same terms, the clip moved towards its quantile, and with it the grid; an aborted round moves nothing."""
+        if not isinstance(self.clip_norm, AdaptiveClip) or release is None:
+            return state
+        assert state.adapted is not None  # init
+        assert release.within_clip is not None  # release
+        clip = self.clip_norm.next_clip(state.adapted.norm, release.within_clip)
+        codec = FixedPoint.for_limit(clip, self.bits)
+        adapted = replace(state.adapted, norm=clip, bit=_bit(state) * codec.step)
+        return replace(state, codec=codec, clip_norm=joint_norm(clip, adapted.bit), adapted=adapted)
 
     def noise_contributors(self, setting: Setting) -> None:
         return None
 
     def events(self, spec: RoundSpec, outcome: Outcome) -> tuple[LedgerEvent, ...]:
         return (event_of(spec, outcome, mechanism=GAUSSIAN, trust=self.trust),)
+
+
+def _bit(spec: RoundSpec) -> int:
+    """The length of an adaptive clip's coordinate on the grid; 0 without one."""
+    return 0 if spec.adapted is None else round(spec.adapted.bit / spec.codec.step)
+
+
+def _sigma(spec: RoundSpec) -> float:
+    """σ on the grid: the noise multiplier times the L2 bound of a client's integers."""
+    return spec.noise_multiplier * joint_norm(spec.codec.bound, _bit(spec))
+
+
+def check_clip(clip_norm: float) -> None:
+    """Raises ConfigurationError unless a clip norm is finite and > 0."""
+    if not (isinstance(clip_norm, int | float) and math.isfinite(clip_norm) and clip_norm > 0):
+        raise ConfigurationError("A clip norm is finite and > 0.", value=clip_norm, remedy="Give clip_norm=1.0, or so.")
+
+
+def check_noise(noise_multiplier: float | None, target: Budget | None) -> None:
+    """Raises ConfigurationError unless exactly one is given, and a noise multiplier finite and > 0."""
+    if (noise_multiplier is None) == (target is None):
+        raise ConfigurationError(
+            "Exactly one of noise_multiplier and target fixes the noise.",
+            value=f"noise_multiplier={noise_multiplier!r}, target={target!r}",
+            remedy="Give noise_multiplier=1.0, or target=Budget(...).",
+        )
+    if noise_multiplier is not None and not (math.isfinite(noise_multiplier) and noise_multiplier > 0):
+        raise ConfigurationError(
+            "A noise multiplier is finite and > 0.",
+            value=noise_multiplier,
+            remedy="Use NoDP() for a run without noise.",
+        )
+
+
+def accounted(setting: Setting) -> SamplingRecord:
+    """How cohorts are drawn, for the ledger.
+
+    Raises:
+        PlanError: no accountant models the sampling.
+    """
+    sampling = setting.sampling_record()
+    if sampling is None:
+        raise PlanError(
+            "Under differential privacy a sampling says how it is accounted.",
+            value=type(setting.sampling).__name__,
+            remedy="Give it an accounting() record, or use one of fedpriv's samplings.",
+        )
+    return sampling
