@@ -68,7 +68,7 @@ def rounded_norm(norm: float, dimension: int, beta: float) -> float:
 
     Without conditioning a rounded vector exceeds it with probability at most ``beta``, in [0, 1); with 0, never.
 
-    Reference: Kairouz, Liu and Steinke 2021, section 4.1 (lemma 19, proposition 22).
+    Reference: Kairouz, Liu and Steinke 2021, section 4.1.
     """
     certain = norm + math.sqrt(dimension)
     if beta == 0.0:
@@ -102,7 +102,7 @@ def round_conditionally(
     for _ in range(attempts):
         if not left.size:
             return integers
-        drawn = np.stack([words[i](rows.shape[1]) for i in left])
+        drawn = np.stack([words[i](rows.shape[1]) for i in left.tolist()])
         up = (drawn >> np.uint64(11)).astype(np.float64) * 2.0**-53 < part[left]
         integers[left] = down[left].astype(np.int64) + up
         left = left[_longer(integers[left], largest_square)]

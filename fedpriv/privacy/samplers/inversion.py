@@ -40,6 +40,7 @@ _DIGITS = 40
 class Law(Protocol):
     """A unimodal, log-concave law on the integers."""
 
+    def __hash__(self) -> int: ...
     @property
     def mode(self) -> int: ...
     @property
@@ -52,7 +53,7 @@ class Law(Protocol):
         ...
 
     def log_ratio(self, x: Integers, top: Integers) -> Reals:
-        """log p(x) / p(top), to (1 + |x - top|) 2^-50; NaN where that cannot be had."""
+        """Log p(x) / p(top), to (1 + |x - top|) 2^-50; NaN where that cannot be had."""
         ...
 
 
@@ -185,9 +186,9 @@ def _block(law: Law, prefix: int, words: Words) -> int:
         cumulative = _Cumulative.of(law, digits)
         k = bisect_left(range(len(cumulative.sums)), prefix, key=lambda k: cumulative.bounds(k, bits)[1])
         # U is in [prefix, prefix + 1) 2^-bits: not below the one before, and below this one.
-        after = k == 0 or cumulative.bounds(k - 1, bits)[1] < prefix
-        if after and k < len(cumulative.sums) and prefix < cumulative.bounds(k, bits)[0]:
-            if k or law.weight(_top(law, cumulative.first - 1), 5) == 0:
+        if k < len(cumulative.sums) and prefix < cumulative.bounds(k, bits)[0]:
+            support_ends = law.weight(_top(law, cumulative.first - 1), 5) == 0
+            if k > 0 or support_ends:
                 return cumulative.first + k
 
 
