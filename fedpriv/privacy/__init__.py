@@ -16,6 +16,7 @@ from fedpriv.privacy.mechanism import (
     Setting,
     Trust,
 )
+from fedpriv.privacy.mechanisms.distributed import DistributedDiscreteGaussian, DistributedSkellam
 from fedpriv.privacy.mechanisms.gaussian import CentralGaussian
 from fedpriv.privacy.mechanisms.local import LocalGaussian
 from fedpriv.privacy.mechanisms.no_dp import NoDP
@@ -35,6 +36,8 @@ __all__ = [
     "Budget",
     "Capped",
     "CentralGaussian",
+    "DistributedDiscreteGaussian",
+    "DistributedSkellam",
     "Encoded",
     "FixedSizeSampling",
     "FullParticipation",
