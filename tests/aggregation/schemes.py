@@ -24,9 +24,9 @@ both = pytest.mark.parametrize("aggregator", SCHEMES, ids=["CKKS", "BFV", "Paill
 COHORT, BOUND = 6, 2**15 - 1
 
 
-def terms_of(aggregator: Protected, length: int, cohort: int = COHORT, bound: int = BOUND, headroom: int = 0) -> Terms:
-    domain = aggregator.domain(sum_bound=cohort * bound + headroom, length=length, cohort=cohort)
-    return Terms(length=length, input_bound=bound, cohort=cohort, domain=domain, noise_headroom=headroom)
+def terms_of(aggregator: Protected, length: int, cohort: int = COHORT, bound: int = BOUND) -> Terms:
+    domain = aggregator.domain(sum_bound=cohort * bound, length=length, cohort=cohort)
+    return Terms(length=length, input_bound=bound, cohort=cohort, domain=domain)
 
 
 def session_of(clients: int, attempt: int = 0, round: int = 0) -> Session:

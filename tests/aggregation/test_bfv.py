@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedpriv.aggregation import conformance
+from fedpriv.aggregation import conformance, roles
 from fedpriv.aggregation.homomorphic.bfv import BFV
 from fedpriv.aggregation.homomorphic.ckks import CKKS
-from fedpriv.aggregation.homomorphic.fitting import Demand, chunks, data_slots
+from fedpriv.aggregation.homomorphic.fitting import Demand, chunks, code_for, data_slots
 from fedpriv.aggregation.homomorphic.keys import KeyAuthority, KeyModel, SharedClientKey
 from fedpriv.aggregation.homomorphic.lattice import LatticeDecryptor
 from fedpriv.aggregation.homomorphic.presets import PRESETS
@@ -22,7 +22,7 @@ from fedpriv.crypto.lattice import BFVCode, BFVParameters, SecretKey, bfv_noise
 from fedpriv.encoding import Bounded
 from fedpriv.errors import ConfigurationError, DecryptionFailed, PlanError
 from fedpriv.network import Network, Wire
-from fedpriv.threat import AUTHORITY
+from fedpriv.threat import AUTHORITY, Party
 
 EXACT, WIDE = (PRESETS[name].parameters for name in ("bfv-exact", "bfv-wide"))
 MODELS: list[KeyModel] = [KeyAuthority(), SharedClientKey()]
@@ -60,31 +60,34 @@ def test_the_counting_slot_must_fit() -> None:
     assert not _fits(BFV(preset=EXACT), sum_bound=1, length=1, cohort=EXACT.largest + 1)
 
 
-def test_inputs_that_are_accepted_cannot_wrap_back_into_the_domain() -> None:
-    """With headroom for noise, accepted inputs can sum to more than t/2: what wraps must lie outside the domain."""
-    headroom = 4_000_000  # three times that is t and 3.6 million: within the domain
-    aggregator = BFV(preset="bfv-exact")
-    domain = aggregator.domain(sum_bound=3 + headroom, length=1, cohort=3)
-    terms = Terms(length=1, input_bound=1, cohort=3, noise_headroom=headroom, domain=domain)
+def test_vectors_that_could_wrap_back_into_the_domain_are_refused() -> None:
+    """What wraps must lie outside of what sums may reach, to the last unit."""
+    largest = 1_000_000
+    spread = EXACT.plain_modulus - largest - 1
+    code_for(EXACT, Demand(length=1, largest=largest, client=spread // 3, spread=spread, cohort=3))
     with pytest.raises(PlanError, match="wrap"):
-        aggregator.deploy(terms)
+        code_for(EXACT, Demand(length=1, largest=largest, client=spread // 3, spread=spread + 1, cohort=3))
 
 
 @pytest.mark.parametrize("aggregator", [BFV(preset="bfv-exact"), CKKS(preset="ckks-lean")], ids=["BFV", "CKKS"])
-def test_sums_that_wrap_are_refused(aggregator: BFV | CKKS) -> None:
-    """At the largest headroom that is accepted, with the largest inputs."""
-    headroom, deployment = 1 << 22, None
-    while deployment is None:
-        headroom -= headroom // 32
-        with contextlib.suppress(PlanError):
-            domain = aggregator.domain(sum_bound=3 + headroom, length=1, cohort=3)
-            deployment = aggregator.deploy(
-                Terms(length=1, input_bound=1, cohort=3, noise_headroom=headroom, domain=domain)
-            )
-    session = Session(round=0, attempt=0, participants=(0, 1, 2), context=b"")
-    vector = np.array([1 + headroom])
-    with pytest.raises(DecryptionFailed):
-        perform(deployment, session, Wire(Network()), lambda here: [(party, vector) for party in here], AUTHORITY)
+def test_sums_beyond_what_clients_may_send_are_refused(aggregator: BFV | CKKS, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By who decrypts, where clients do not look at their own input."""
+    domain = aggregator.domain(sum_bound=3000, length=1, cohort=3)
+    deployment = aggregator.deploy(Terms(length=1, input_bound=1000, cohort=3, domain=domain))
+    monkeypatch.setattr(roles, "checked_input", lambda vector, terms: vector)
+
+    def total(value: int, attempt: int) -> list[int]:
+        session = Session(round=attempt, attempt=0, participants=(0, 1, 2), context=b"")
+        vectors = {"client/0": value, "client/1": 1000, "client/2": 1000}
+
+        def inputs(here: Sequence[Party]) -> list[tuple[Party, np.ndarray]]:
+            return [(party, np.array([vectors[party]])) for party in here]
+
+        return perform(deployment, session, Wire(Network()), inputs, AUTHORITY).total.tolist()
+
+    assert total(1000, attempt=0) == [3000]
+    with pytest.raises(DecryptionFailed, match="bound of its contributors"):
+        total(1001, attempt=1)
 
 
 @pytest.mark.parametrize("keys", MODELS, ids=lambda keys: type(keys).__name__)

@@ -111,22 +111,23 @@ def test_the_counting_slot_is_covered_by_the_proof() -> None:
     assert code_for(PRECISE, demand).scale == PRECISE.scale_for(5000)
 
 
-def test_noise_in_the_inputs_counts_in_the_spread() -> None:
-    """Clients' headrooms add up in double precision even where the sum stays in its domain."""
-    terms = Terms(length=1, input_bound=10, cohort=4, noise_headroom=1000, domain=Bounded(1040))
+def test_terms_bound_one_clients_vector() -> None:
+    """In a domain with room to spare; without terms a client may make up half of a sum."""
+    terms = Terms(length=1, input_bound=10, cohort=4, domain=Bounded(1040))
     demand = Demand.of_terms(terms, KeyAuthority())
-    assert demand == Demand(length=1, largest=1040, client=1010, spread=4040, cohort=4)
+    assert demand == Demand(length=1, largest=1040, client=10, spread=1040, cohort=4)
+    assert Demand.of(sum_bound=1040, length=1, cohort=4, keys=KeyAuthority()).client == 520
 
 
-@pytest.mark.parametrize(("cohort", "bound", "headroom"), [(1, 100, 0), (1, 90, 0), (2, 50, 0), (6, 10, 1000)])
+@pytest.mark.parametrize(("cohort", "bound"), [(1, 100), (1, 90), (2, 50), (6, 1010)])
 @pytest.mark.parametrize("preset", ["ckks-lean", "ckks-precise"])
-def test_one_clients_largest_value_can_be_encrypted(cohort: int, bound: int, headroom: int, preset: str) -> None:
+def test_one_clients_largest_value_can_be_encrypted(cohort: int, bound: int, preset: str) -> None:
     """SEAL encodes half of what q holds: a client that makes up most of a sum needs a smaller scale."""
     aggregator = CKKS(preset=preset, keys=KeyAuthority(min_contributors=1))
-    domain = aggregator.domain(sum_bound=cohort * bound + headroom, length=2, cohort=cohort)
-    terms = Terms(length=2, input_bound=bound, cohort=cohort, noise_headroom=headroom, domain=domain)
+    domain = aggregator.domain(sum_bound=cohort * bound, length=2, cohort=cohort)
+    terms = Terms(length=2, input_bound=bound, cohort=cohort, domain=domain)
     session = Session(round=0, attempt=0, participants=(0,), context=b"")
-    vector = np.array([1, -1]) * (bound + headroom)
+    vector = np.array([1, -1]) * bound
     total = perform(aggregator.deploy(terms), session, Wire(Network()), lambda here: [(here[0], vector)], AUTHORITY)
     assert np.array_equal(total.total, vector)
 

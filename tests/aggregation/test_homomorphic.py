@@ -79,10 +79,10 @@ def test_equals_the_integer_sum(
 
 
 @both
-def test_noise_within_the_headroom_is_summed_exactly(aggregator: Protected) -> None:
-    terms = terms_of(aggregator, 5, bound=100, headroom=1000)
+def test_inputs_at_their_bound_are_summed_exactly_and_none_beyond_is_taken(aggregator: Protected) -> None:
+    terms = terms_of(aggregator, 5, bound=1100)
     vectors = np.zeros((COHORT, 5), dtype=np.int64)
-    vectors[0], vectors[1] = 1100, -1100  # beyond the input bound by all of the headroom
+    vectors[0], vectors[1] = 1100, -1100
     deployment = aggregator.deploy(terms)
     assert np.array_equal(run(deployment, session_of(COHORT), vectors).total, np.zeros(5))
     roles = deployment.round(session_of(COHORT, attempt=1))

@@ -45,8 +45,8 @@ def test_terms_that_can_overflow_are_refused(aggregator: Protected) -> None:
         aggregator.deploy(replace(small, domain=Bounded(COHORT * BOUND - 1)))
     with pytest.raises(PlanError):
         aggregator.domain(sum_bound=2**62, length=3, cohort=3)
-    with pytest.raises(PlanError):  # noise of all clients together
-        aggregator.deploy(replace(small, noise_headroom=2**60))
+    with pytest.raises(PlanError):  # of all clients together
+        aggregator.deploy(replace(small, input_bound=2**60, domain=Bounded(2**61)))
 
 
 def damage(kind: str, change: Callable[[Message], Message | None]) -> Callable[[Message], Message | None]:

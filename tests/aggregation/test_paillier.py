@@ -26,12 +26,9 @@ from fedpriv.network import Network, Wire
 from fedpriv.threat import AUTHORITY
 
 terms = st.builds(
-    lambda bound, cohort, headroom: Terms(
-        length=1, input_bound=bound, cohort=cohort, noise_headroom=headroom, domain=Bounded(bound * cohort + headroom)
-    ),
+    lambda bound, cohort: Terms(length=1, input_bound=bound, cohort=cohort, domain=Bounded(bound * cohort)),
     bound=st.integers(1, 2**30),
     cohort=st.integers(1, 10_000),
-    headroom=st.integers(0, 2**20),
 )
 
 
@@ -40,7 +37,7 @@ def test_lanes_never_carry(terms: Terms, bits: int, data: st.DataObject) -> None
     """The sum of a whole cohort's plaintexts, at any mixture of extremes, is below n and unpacks to integer sums."""
     lanes = Lanes.of(terms, bits)
     assert lanes.base**lanes.count << COUNTER_BITS <= 1 << bits
-    bound = terms.input_bound + terms.noise_headroom
+    bound = terms.input_bound
     extremes = data.draw(st.lists(st.sampled_from([-bound, 0, bound]), min_size=1, max_size=2 * lanes.count))
     vector = np.array(extremes, dtype=np.int64)
     sums: list[int] = []
@@ -59,10 +56,10 @@ def test_lanes_are_as_narrow_as_they_can_be(terms: Terms, data: st.DataObject) -
     assert lanes.base ** (lanes.count + 1) << COUNTER_BITS > 1 << 2047
 
 
-def test_lanes_have_guard_bits_for_noise() -> None:
-    """All clients beyond the input bound by all of the headroom, in every lane: cut without it, they would carry."""
-    noisy = Terms(length=99, input_bound=100, cohort=9, noise_headroom=1000, domain=Bounded(9 * 1100))
-    lanes, tight = Lanes.of(noisy, 2047), Lanes.of(replace(noisy, noise_headroom=0), 2047)
+def test_full_lanes_of_a_full_cohort_do_not_carry() -> None:
+    """All clients at their bound, in every lane: cut for one client fewer, they would carry."""
+    terms = Terms(length=99, input_bound=1100, cohort=9, domain=Bounded(9 * 1100))
+    lanes, tight = Lanes.of(terms, 2047), Lanes.of(replace(terms, cohort=8), 2047)
     assert tight.base <= 9 * 2 * 1100 < lanes.base
     for extreme in (1100, -1100):
         (packed,) = lanes.pack(np.full(lanes.count, extreme))

@@ -34,15 +34,6 @@ def test_bytes_are_those_of_the_smallest_integers() -> None:
     assert up.bytes_sent == 4 * (1000 * 12 // 8 + 32)
 
 
-def test_noise_headroom_widens_what_is_accepted() -> None:
-    bound = Terms(length=1, input_bound=10, cohort=1, domain=Bounded(100), noise_headroom=5)
-    from fedpriv.aggregation.roles import checked_input
-
-    assert checked_input(np.array([15]), bound)[0] == 15
-    with pytest.raises(EncodingOverflow):
-        checked_input(np.array([16]), bound)
-
-
 def test_sums_beyond_62_bits_are_refused() -> None:
     with pytest.raises(EncodingOverflow):
         PlainSum().domain(sum_bound=2**62, length=1, cohort=1)

@@ -87,9 +87,7 @@ def test_the_session_hash_covers_the_session(change: dict[str, Any]) -> None:
     assert session_hash("p", TERMS, SESSION) != session_hash("p", TERMS, replace(SESSION, **change))
 
 
-@pytest.mark.parametrize(
-    "change", [{"length": 4}, {"input_bound": 11}, {"cohort": 6}, {"domain": Ring(9)}, {"noise_headroom": 1}]
-)
+@pytest.mark.parametrize("change", [{"length": 4}, {"input_bound": 11}, {"cohort": 6}, {"domain": Ring(9)}])
 def test_the_session_hash_covers_the_terms(change: dict[str, Any]) -> None:
     assert session_hash("p", TERMS, SESSION) != session_hash("p", replace(TERMS, **change), SESSION)
     assert session_hash("p", TERMS, SESSION) != session_hash("q", TERMS, SESSION)
@@ -119,7 +117,7 @@ def test_an_attempt_number_is_used_once_even_where_it_was_refused() -> None:
 
 
 def test_one_input() -> None:
-    held = OneInput(replace(TERMS, noise_headroom=5))
+    held = OneInput(replace(TERMS, input_bound=15))
     with pytest.raises(UnexpectedMessage):
         held.take()
     with pytest.raises(EncodingError):

@@ -34,6 +34,7 @@ def setting(keyed: ThreatModel) -> Callable[..., Setting]:
             "adjacency": "zero-out",
             "threat": keyed,
             "largest_client": 10,
+            "least_contributors": 950,
             "least_honest": 900,
         }
         return Setting(**{**fields, **more})

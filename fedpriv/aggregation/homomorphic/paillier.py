@@ -1,11 +1,10 @@
 """Homomorphic aggregation under Paillier: exact integers, many lanes in one plaintext.
 
-**Lanes.** A client's coordinate v, |v| ≤ A (room for a client's noise included), becomes the non-negative lane value
+**Lanes.** A client's coordinate v, |v| ≤ A (its noise included), becomes the non-negative lane value
 v + A ≤ 2A; anything else is refused before packing. Lanes are the digits of one plaintext, lane i times Bⁱ. They do not
 wrap, they carry: a sum of B would damage the neighbour. With at most K contributors a lane's sum is at most 2AK, so
 that with B = 2AK + 1 no lane ever carries, and the sum of L lanes is below Bᴸ. After decryption the holder of the key
-takes the digits apart and subtracts A once for each *included* contributor. A is the terms' bound with all of its
-headroom for noise, so that noise needs no bits of its own.
+takes the digits apart and subtracts A once for each *included* contributor. A is the terms' bound on a client's input.
 
 **Counting.** Above the lanes stands a field of 64 bits to which every client adds 1. The plaintext stays below
 Bᴸ · 2^64 ≤ 2^(bits − 1) ≤ n, so nothing wraps mod n. Who decrypts checks that the field equals the number of
@@ -147,7 +146,7 @@ class Lanes:
 
     @classmethod
     def for_sums(cls, *, offset: int, cohort: int, plaintext_bits: int) -> Lanes:
-        """The narrowest lanes for so many coordinates within ±offset, room for noise included."""
+        """The narrowest lanes for so many coordinates within ±offset, noise included."""
         base, room = 2 * offset * cohort + 1, 1 << plaintext_bits - COUNTER_BITS
         count, power = 0, base
         while power <= room:
