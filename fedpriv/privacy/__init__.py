@@ -15,11 +15,13 @@ from fedpriv.privacy.mechanism import (
     Setting,
     Trust,
 )
+from fedpriv.privacy.mechanisms.correlated import MatrixFactorization, TreeMechanism
 from fedpriv.privacy.mechanisms.gaussian import CentralGaussian
 from fedpriv.privacy.mechanisms.no_dp import NoDP
 from fedpriv.privacy.sampling import (
     FixedSizeSampling,
     FullParticipation,
+    MinSeparation,
     PoissonSampling,
     Sampling,
     SamplingRecord,
@@ -34,7 +36,9 @@ __all__ = [
     "FullParticipation",
     "Ledger",
     "LedgerEvent",
+    "MatrixFactorization",
     "Mechanism",
+    "MinSeparation",
     "NoDP",
     "Outcome",
     "PoissonSampling",
@@ -44,6 +48,7 @@ __all__ = [
     "SamplingRecord",
     "Setting",
     "Statement",
+    "TreeMechanism",
     "Trust",
     "Unit",
     "check_delta",

@@ -54,7 +54,7 @@ class Sampled:
         cls, noise_multiplier: float, record: SamplingRecord, adjacency: Adjacency, participant: bool = False
     ) -> Sampled:
         """The release with this noise under a Poisson or fixed-size record."""
-        assert record.kind != "none"
+        assert record.kind == "poisson" or record.kind == "fixed-size"
         cut = record.max_cohort if record.max_cohort is not None and record.limited(adjacency) else 0
         return cls(
             noise_multiplier=noise_multiplier,
