@@ -22,7 +22,7 @@ class Suite(Protocol):
         ...
 
 
-SUITES = ("aggregators", "engine", "he", "secagg", "secagg_large")
+SUITES = ("aggregators", "dp", "engine", "he", "secagg", "secagg_large")
 
 
 def load(name: str) -> Suite:

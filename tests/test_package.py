@@ -59,7 +59,7 @@ def test_import_is_light() -> None:
 
 
 def test_public_names_are_few_and_there() -> None:
-    assert len(fedpriv.__all__) <= 37
+    assert len(fedpriv.__all__) <= 46  # what stands in a plan, the calls that run one, three modules
     assert len(set(fedpriv.__all__)) == len(fedpriv.__all__)
     for name in fedpriv.__all__:
         assert getattr(fedpriv, name) is not None

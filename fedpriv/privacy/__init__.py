@@ -16,6 +16,7 @@ from fedpriv.privacy.mechanism import (
     Setting,
     Trust,
 )
+from fedpriv.privacy.mechanisms.correlated import MatrixFactorization, TreeMechanism
 from fedpriv.privacy.mechanisms.distributed import DistributedDiscreteGaussian, DistributedSkellam
 from fedpriv.privacy.mechanisms.gaussian import CentralGaussian
 from fedpriv.privacy.mechanisms.local import LocalGaussian
@@ -24,6 +25,7 @@ from fedpriv.privacy.mechanisms.response import RandomizedResponse
 from fedpriv.privacy.sampling import (
     FixedSizeSampling,
     FullParticipation,
+    MinSeparation,
     PoissonSampling,
     Sampling,
     SamplingRecord,
@@ -44,7 +46,9 @@ __all__ = [
     "Ledger",
     "LedgerEvent",
     "LocalGaussian",
+    "MatrixFactorization",
     "Mechanism",
+    "MinSeparation",
     "NoDP",
     "Outcome",
     "PoissonSampling",
@@ -55,6 +59,7 @@ __all__ = [
     "SamplingRecord",
     "Setting",
     "Statement",
+    "TreeMechanism",
     "Trust",
     "Unit",
     "check_delta",

@@ -22,13 +22,15 @@ class SamplingRecord:
 
     Args:
         kind: ``"none"`` (everybody takes part), ``"poisson"`` (independent coins), ``"fixed-size"`` (without
-            replacement).
-        rate: the probability that a given client is drawn, in (0, 1].
+            replacement), ``"min-separation"`` (in turn).
+        rate: the probability that a given client is drawn, in (0, 1]; 1 where nothing is drawn.
         population: clients to draw from; 0 where it is private (a client's records, of which it draws batches).
         size: of a fixed-size cohort; else None.
         max_cohort: the size to which a larger Poisson cohort is cut; None: never cut.
         min_cohort: a smaller cohort ends its round without a release. That shows something of who was drawn, so the
             accountant charges for it; 0: every cohort is released.
+        separation: a client takes part at most once in as many rounds in a row; None: nothing is said.
+        max_participations: of one client in a run; None: nothing is said.
     """
 
     kind: SamplingKind
@@ -37,6 +39,13 @@ class SamplingRecord:
     size: int | None = None
     max_cohort: int | None = None
     min_cohort: int = 0
+    separation: int | None = None
+    max_participations: int | None = None
+
+    @property
+    def drawn(self) -> bool:
+        """Whether chance decides who takes part."""
+        return self.kind in ("poisson", "fixed-size")
 
     def limited(self, adjacency: Adjacency) -> bool:
         """Whether one client's place can be another's loss, in this population or in a neighbouring one."""
@@ -191,6 +200,87 @@ class FixedSizeSampling:
                 remedy="Lower size, or use FullParticipation().",
             )
         return self.size
+
+
+@dataclass(frozen=True)
+class MinSeparation:
+    """Clients take turns: client i in the rounds i, i + separation, i + 2 separation, …, counted mod separation.
+
+    Args:
+        separation: a client takes part at most once in any as many rounds in a row, ≥ 1.
+        max_participations: the most rounds of a run that a client takes part in; None: as many as its turns. Once all
+            are used up a cohort is empty.
+
+    Raises:
+        ConfigurationError: a number below 1.
+        PlanError: fewer clients than turns, or (:meth:`check`) more rounds than participations.
+
+    Guarantees: which clients take part is public, depends on nothing but the round, and is the same in every run.
+    Assumes: clients' indices do not depend on their data.
+    Does not hide: who takes part. No amplification is claimed.
+    Reference: Choquette-Choo et al. 2023 ("(k, b)-participation").
+    """
+
+    separation: int
+    max_participations: int | None = None
+
+    def __post_init__(self) -> None:
+        if not _is_count(self.separation):
+            raise ConfigurationError(
+                "Turns come again after at least one round.", value=self.separation, remedy="Give separation ≥ 1."
+            )
+        if self.max_participations is not None and not _is_count(self.max_participations):
+            raise ConfigurationError(
+                "max_participations is an integer ≥ 1, or None.", value=self.max_participations, remedy="Give e.g. 4."
+            )
+
+    def turn(self, population: int, round: int) -> tuple[int, ...]:
+        """The sorted indices of the clients whose turn it is."""
+        if self.max_participations is not None and round // self.separation >= self.max_participations:
+            return ()
+        return tuple(range(round % self.separation, self._within(population), self.separation))
+
+    def check(self, rounds: int) -> None:
+        """Raises PlanError where participations are used up before a run of so many rounds is over."""
+        if self.max_participations is not None and rounds > self.separation * self.max_participations:
+            raise PlanError(
+                f"{self.max_participations} participations {self.separation} rounds apart last for "
+                f"{self.separation * self.max_participations} rounds.",
+                value=f"{rounds} rounds",
+                remedy=f"Give max_participations={-(-rounds // self.separation)}, a larger separation, or fewer "
+                "rounds.",
+            )
+
+    def cohort(self, rng: np.random.Generator, population: int, round: int = 0) -> tuple[int, ...]:
+        """Nothing is drawn from ``rng``."""
+        return self.turn(population, round)
+
+    def expected(self, population: int) -> float:
+        return self._within(population) / self.separation
+
+    def least(self, population: int) -> int:
+        return self._within(population) // self.separation
+
+    def largest(self, population: int) -> int:
+        return -(-self._within(population) // self.separation)
+
+    def accounting(self, population: int) -> SamplingRecord:
+        return SamplingRecord(
+            kind="min-separation",
+            rate=1.0,
+            population=self._within(population),
+            separation=self.separation,
+            max_participations=self.max_participations,
+        )
+
+    def _within(self, population: int) -> int:
+        if self.separation > _checked(population):
+            raise PlanError(
+                "Where clients take turns, there is a client for every round.",
+                value=f"separation {self.separation} of {population} clients",
+                remedy="Lower the separation, or federate the data over more clients.",
+            )
+        return int(population)
 
 
 def _is_count(value: object) -> bool:

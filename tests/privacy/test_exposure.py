@@ -143,8 +143,8 @@ def matrix(correlation: Correlation) -> np.ndarray:
         return np.array(
             [[correlation.coefficients[t - s] if 0 <= t - s < 3 else 0.0 for s in range(n)] for t in range(n)]
         )
-    nodes = [(start, size) for size in (1, 2, 4, 8) for start in range(0, n - size + 1, size)]
-    return np.array([[float(start <= t < start + size) for t in range(n)] for start, size in nodes])
+    nodes = [(0, 1), (0, 2), (2, 3), (0, 4), (4, 5), (4, 6), (6, 7), (0, 8)]  # those that prefixes are made of
+    return np.array([[float(start <= t < end) for t in range(n)] for start, end in nodes])
 
 
 @pytest.mark.parametrize("correlation", [TREE, BAND])
@@ -162,8 +162,8 @@ def test_correlated_noise_charges_each_client_for_its_own_rounds(keyed, correlat
 
 
 def test_in_a_tree_the_same_number_of_rounds_costs_more_close_together(keyed, correlated) -> None:
-    """Rounds 0 and 1 share nodes of 2, 4 and 8 rounds; 0 and 7 the last alone: 2·4 + 2·3 against 2·4 + 2·1."""
-    for rounds, cost in (((0, 1), 14.0), ((0, 7), 10.0), ((3,), 4.0)):
+    """Rounds 0 and 1 share nodes of 2, 4 and 8 rounds; 0 and 7 the last alone: 4 + 3 + 2·3 against 4 + 1 + 2·1."""
+    for rounds, cost in (((0, 1), 13.0), ((0, 7), 7.0), ((3,), 2.0)):
         ledger = ledger_of(keyed, *(correlated(TREE, (0,), r) for r in rounds))
         assert ledger.epsilon(DELTA, observer="public") == pytest.approx(
             gaussian_epsilon(2.0 / math.sqrt(cost)), abs=1e-6
@@ -188,7 +188,7 @@ def test_rounds_of_correlated_noise_are_counted_once(keyed, correlated) -> None:
 def test_correlated_noise_is_central(keyed, plain, correlated) -> None:
     assert ledger_of(plain, correlated(TREE, (0,), 0)).epsilon(DELTA, observer="server") == math.inf
     quieter = ledger_of(keyed, correlated(TREE, (0,), 0, 4.0), correlated(TREE, (0,), 1, 2.0))
-    assert quieter.epsilon(DELTA, observer="public") == pytest.approx(gaussian_epsilon(2 / math.sqrt(14)), abs=1e-6)
+    assert quieter.epsilon(DELTA, observer="public") == pytest.approx(gaussian_epsilon(2 / math.sqrt(13)), abs=1e-6)
 
 
 def test_correlated_noise_amplifies_nothing_and_a_client_that_joins_may_be_in_every_round(keyed, correlated) -> None:

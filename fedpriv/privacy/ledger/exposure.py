@@ -163,7 +163,7 @@ def _compose(
         noise = _noise(event, shares)
         if isinstance(noise, float) and central and hidden and record and _amplifies(record, adjacency, participant):
             sampled[Sampled.of(noise, record, adjacency, participant)] += event.count
-        elif adjacency == "add-remove" and (record is None or record.kind != "none"):
+        elif adjacency == "add-remove" and (record is None or record.drawn):
             # A client that joins was in no cohort that was drawn: it is charged for all. One that leaves a limited
             # cohort makes room for another: twice the sensitivity.
             factor = 2 if record is None or record.limited(adjacency) else 1
@@ -177,7 +177,7 @@ def _compose(
         else:
             cohort = event.cohort if event.contributors or not central else ()
             charges.append(Charge(noise=noise, cohort=cohort, count=event.count))
-            drawn |= record is None or record.kind != "none"
+            drawn |= record is None or record.drawn
     placed = worst_placed(charges, population, adjacency)
     common = [count * noise**-2.0 for noise, count in anybody.items()]
     compositions = tuple(
@@ -218,6 +218,8 @@ def _compose(
             f"{inside}{why}no amplification theorem applies here, so the claim is conditional on the cohorts that were "
             "drawn, as if the observer knew them"
         )
+    elif any(event.sampling is not None and event.sampling.kind == "min-separation" for event in events):
+        reason = f"{inside}clients take turns, which are public"
     else:
         reason = f"{inside}everybody takes part"
     return replace(found, reason=reason, participations=times)

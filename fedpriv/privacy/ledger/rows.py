@@ -85,4 +85,6 @@ def _cohort(event: LedgerEvent) -> str:
     size = len(event.cohort)
     if event.sampling is None:
         return f"a cohort of {size}"
+    if event.sampling.kind == "min-separation":
+        return f"the {size} clients whose turn it is"
     return f"all {size} clients" if event.sampling.kind == "none" else f"a drawn cohort of {size}"

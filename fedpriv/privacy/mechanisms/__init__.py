@@ -1,5 +1,6 @@
 """What happens to an update before it is summed, and to the sum before it is released: one module each."""
 
+from fedpriv.privacy.mechanisms.correlated import MatrixFactorization, TreeMechanism
 from fedpriv.privacy.mechanisms.distributed import DistributedDiscreteGaussian, DistributedSkellam
 from fedpriv.privacy.mechanisms.gaussian import CentralGaussian
 from fedpriv.privacy.mechanisms.local import LocalGaussian
@@ -11,6 +12,8 @@ __all__ = [
     "DistributedDiscreteGaussian",
     "DistributedSkellam",
     "LocalGaussian",
+    "MatrixFactorization",
     "NoDP",
     "RandomizedResponse",
+    "TreeMechanism",
 ]
