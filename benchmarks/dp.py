@@ -2,10 +2,10 @@
 
 ``step``: one step of one client on a Poisson batch, on images of 28 × 28 and one thread, everything a step takes
 included: drawing, per-example clipping, noise. ``to_plain`` is the cost beside torch's SGD without privacy,
-``to_opacus`` beside Opacus' hooks and its optimiser as its manual has them. ``draw``: a number of integer noise, from a keyed stream
-and from the operating system; ``to_float`` is the cost beside numpy's standard_normal. ``account``: ε at δ = 1e-5 by
-RDP and by PLD, the seconds that each takes without its cache, and how much larger the first ε is; for noise made of
-clients' shares, ε by RDP beside that of a central Gaussian of the same variance.
+``to_opacus`` beside Opacus' hooks and its optimiser as its manual has them. ``draw``: a number of integer noise, from
+a keyed stream and from the operating system; ``to_float`` is the cost beside numpy's standard_normal. ``account``: ε at
+δ = 1e-5 by RDP and by PLD, the time that each takes without its cache, and how much larger the first ε is; for noise
+made of clients' shares, ε by RDP beside that of a central Gaussian of the same variance.
 """
 
 from __future__ import annotations
