@@ -13,7 +13,7 @@ from scipy.stats import chi2
 from settings import NEVER, QUIET, outcome, setting
 
 from fedpriv.errors import ConfigurationError, PlanError
-from fedpriv.privacy import AdaptiveClip, Capped, CentralGaussian
+from fedpriv.privacy import AdaptiveClip, Budget, Capped, CentralGaussian, Ledger
 from fedpriv.privacy.adaptive import augment, joint_norm
 from fedpriv.randomness import Noise, Streams, noise
 
@@ -185,6 +185,24 @@ def test_one_event_with_the_joint_noise() -> None:
         CentralGaussian(clip_norm=2.0, noise_multiplier=1.1).init(setting()), outcome()
     )
     assert fixed.noise_multiplier == event.noise_multiplier  # the ledger is charged no more than for a fixed clip
+
+
+def test_a_budget_buys_the_same_noise_as_for_a_fixed_clip(keyed) -> None:
+    budget = Budget(epsilon=2.0, delta=1e-5, observer="server")
+    here = hundred(threat=keyed)
+    mechanism = CentralGaussian(clip_norm=AdaptiveClip(initial=0.3), target=budget)
+    state = mechanism.init(here)
+    assert state.noise_multiplier == CentralGaussian(clip_norm=1.0, target=budget).init(here).noise_multiplier
+    ledger = Ledger(threat=keyed, population=100)
+    for round in range(here.rounds):
+        spec = mechanism.begin(state, round)
+        for event in mechanism.events(spec, outcome(100)):
+            ledger.append(event)
+        drawn = noise("seeded", Streams(2), "noise", round)
+        released = mechanism.release(np.zeros(5, dtype=np.int64), spec, outcome(100), drawn, state)
+        state = mechanism.advance(state, spec, released, drawn)
+    assert len({event.clip_norm for event in ledger.events}) == here.rounds
+    assert 2.0 * (1 - 1e-3) < ledger.epsilon(1e-5, observer="server") <= 2.0
 
 
 def test_state_is_the_public_terms_and_an_aborted_round_moves_nothing() -> None:

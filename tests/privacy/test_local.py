@@ -10,14 +10,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from ledgers import gaussian_epsilon
 from scipy.stats import chi2
 from settings import NEVER, QUIET, outcome, setting
 from test_mechanisms import OwnSampling
 
 from fedpriv.errors import ConfigurationError, NonFiniteInput, PlanError
-from fedpriv.privacy import AdaptiveClip, FixedSizeSampling, LocalGaussian, PoissonSampling
+from fedpriv.privacy import (
+    AdaptiveClip,
+    Budget,
+    FixedSizeSampling,
+    FullParticipation,
+    Ledger,
+    LocalGaussian,
+    PoissonSampling,
+)
 from fedpriv.privacy.mechanisms.local import WRAP
 from fedpriv.randomness import Noise, Streams, noises
+from fedpriv.threat import Coalition
 
 
 def drawn(clients: int, source: str = "seeded", seed: int = 0, round: int = 0):
@@ -198,3 +208,26 @@ def test_non_finite_updates_are_refused(bad) -> None:
     mechanism = LocalGaussian(clip_norm=1.0, noise_multiplier=1.0)
     with pytest.raises(NonFiniteInput):
         mechanism.protect(np.full((1, 4), bad), [1], mechanism.init(setting()), drawn(1))
+
+
+# ---- budgets ----
+
+
+@pytest.mark.parametrize("observer", ["server", "public", Coalition(server=True, clients=0.9)])
+@pytest.mark.parametrize("adjacency", ["zero-out", "replace-one"])
+@pytest.mark.parametrize("sampling", [FullParticipation(), PoissonSampling(0.1)], ids=["all", "poisson"])
+@pytest.mark.parametrize("target", [0.5, 8.0])
+def test_what_was_solved_is_what_is_stated(observer, adjacency, sampling, target, plain) -> None:
+    """Calibrate, take part in every round, ask the ledger: nobody else is relied on, and sampling does not amplify."""
+    here = setting(population=100, rounds=20, threat=plain, adjacency=adjacency, sampling=sampling)
+    mechanism = LocalGaussian(clip_norm=0.5, target=Budget(epsilon=target, delta=1e-5, observer=observer))
+    spec = mechanism.init(here)
+    ledger = Ledger(threat=plain, population=100, adjacency=adjacency)
+    for round in range(20):
+        for event in mechanism.events(mechanism.begin(spec, round), outcome(100)):
+            ledger.append(event)
+    statement = ledger.statement(1e-5, observer=observer)
+    assert target * (1 - 1e-3) < statement.epsilon <= target
+    assert not statement.amplified
+    shift = 2.0 if adjacency == "replace-one" else 1.0
+    assert statement.epsilon == pytest.approx(gaussian_epsilon(spec.noise_multiplier / shift / math.sqrt(20)), rel=1e-5)

@@ -15,10 +15,11 @@ from test_mechanisms import OwnSampling
 
 import fedpriv as fp
 from fedpriv.errors import CohortTooSmall, ConfigurationError, DataError, NonFiniteInput, PlanError
-from fedpriv.privacy import Budget, RandomizedResponse
+from fedpriv.privacy import Budget, Ledger, RandomizedResponse
 from fedpriv.privacy.ledger.event import Response
 from fedpriv.privacy.mechanisms.response import estimated_shares, exact_epsilon, truth_probability
 from fedpriv.randomness import Noise, Streams, noises
+from fedpriv.threat import Coalition
 
 
 def asked(categories: int = 3, **more):
@@ -209,3 +210,32 @@ def test_an_answer_that_is_not_finite_is_refused() -> None:
     mechanism = RandomizedResponse(categories=3, epsilon=1.0)
     with pytest.raises(NonFiniteInput):
         mechanism.protect(np.array([[np.nan, 1, 0]]), [1], mechanism.init(asked()), [NEVER])
+
+
+# ---- budgets ----
+
+
+@pytest.mark.parametrize("observer", ["server", "public", Coalition(server=True, clients=0.5)])
+@pytest.mark.parametrize(("target", "rounds"), [(0.5, 20), (8.0, 20), (2.0, 1)])
+def test_what_was_solved_is_what_is_stated(observer, target, rounds, plain) -> None:
+    """Calibrate, answer in every round, ask the ledger: the noise is each client's own, whoever looks."""
+    here = asked(4, population=100, rounds=rounds, threat=plain)
+    mechanism = RandomizedResponse(categories=4, target=Budget(epsilon=target, delta=1e-5, observer=observer))
+    spec = mechanism.init(here)
+    assert spec.response is not None
+    ledger = Ledger(threat=plain, population=100, adjacency="replace-one")
+    for round in range(rounds):
+        for event in mechanism.events(mechanism.begin(spec, round), outcome(100)):
+            ledger.append(event)
+    assert target * (1 - 2e-3) < ledger.epsilon(1e-5, observer=observer) <= target
+    assert spec.response.epsilon >= target / rounds * (1 - 1e-3)  # basic composition is never better
+
+
+def test_a_budget_beyond_all_answers_gives_the_largest_epsilon(plain) -> None:
+    budget = Budget(epsilon=5000.0, delta=1e-5, observer="server")
+    spec = RandomizedResponse(categories=4, target=budget).init(asked(4, population=100, threat=plain))
+    assert spec.response is not None
+    assert spec.response.epsilon == pytest.approx(40.0, rel=1e-3)
+    tiny = Budget(epsilon=1e-7, delta=1e-12, observer="server")
+    with pytest.raises(PlanError, match="the smallest"):
+        RandomizedResponse(categories=4, target=tiny).init(asked(4, population=100, threat=plain))

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from fedpriv.encoding import FixedPoint, Integers, Reals, require_finite
 from fedpriv.errors import CohortTooSmall, ConfigurationError, DataError, PlanError
 from fedpriv.privacy.budget import Budget, planned_event, solve_noise_multiplier
+from fedpriv.privacy.ledger import Ledger
 from fedpriv.privacy.ledger.event import RANDOMIZED_RESPONSE, LedgerEvent, Response, event_of
 from fedpriv.privacy.mechanism import Adjacency, Encoded, Outcome, Release, RoundSpec, Setting, Trust
 from fedpriv.privacy.mechanisms.gaussian import accounted
@@ -103,7 +104,7 @@ class RandomizedResponse:
 
         Raises:
             PlanError: an adjacency that is not replace-one; a payload of another length than the categories; a sampling
-                that no accountant models; a target below what words of 64 bits can tell.
+                that no accountant models; a target below what the smallest ε amounts to.
         """
         _require_replace_one(setting.adjacency)
         if setting.length != self.categories:
@@ -116,14 +117,7 @@ class RandomizedResponse:
         epsilon = self.epsilon
         if epsilon is None:
             assert self.target is not None  # __post_init__
-            solved = solve_noise_multiplier(self.target, setting, partial(_planned, setting, self.categories))
-            epsilon = min(1.0 / solved, _MOST)
-            if epsilon < _LEAST:
-                raise PlanError(
-                    f"The ε of an answer is at least {_LEAST:g}.",
-                    value=epsilon,
-                    remedy="Raise the budget's ε, or ask in fewer rounds.",
-                )
+            epsilon = _solved(self.target, setting, self.categories)
         return RoundSpec(
             round=0,
             length=setting.length,
@@ -172,7 +166,7 @@ class RandomizedResponse:
     def events(self, spec: RoundSpec, outcome: Outcome) -> tuple[LedgerEvent, ...]:
         assert spec.response is not None  # init
         stated = replace(spec.response, epsilon=exact_epsilon(spec.response))
-        return (replace(event_of(spec, outcome, mechanism=RANDOMIZED_RESPONSE, trust=self.trust), detail=stated),)
+        return (event_of(spec, outcome, mechanism=RANDOMIZED_RESPONSE, trust=self.trust, detail=stated),)
 
 
 def truth_probability(response: Response) -> Fraction:
@@ -243,11 +237,31 @@ def _randomised(answers: npt.NDArray[np.int64], response: Response, noises: Sequ
     return said
 
 
+def _solved(target: Budget, setting: Setting, categories: int) -> float:
+    """The largest ε of an answer with which a client that answers in every round stays within the budget."""
+    planned = partial(_planned, setting, categories)
+    least = Ledger(
+        threat=setting.threat,
+        population=setting.population,
+        adjacency=setting.adjacency,
+        events=planned(math.inf, setting.sampling_record()),
+    ).epsilon(target.delta, observer=target.observer)
+    if least > target.epsilon:
+        raise PlanError(
+            f"Answers of ε = {_LEAST:g}, the smallest, fit into the budget.",
+            value=f"{setting.rounds} rounds amount to ε = {least:.3g}, target {target.epsilon:g}",
+            remedy="Raise the budget's ε, or ask in fewer rounds.",
+        )
+    # Answers of the largest ε amount to no more than this: beyond, there is nothing to solve.
+    within = replace(target, epsilon=min(target.epsilon, _MOST * setting.rounds))
+    return min(1.0 / solve_noise_multiplier(within, setting, planned), _MOST)
+
+
 def _planned(
     setting: Setting, categories: int, noise_multiplier: float, record: SamplingRecord | None
 ) -> tuple[LedgerEvent, ...]:
-    """1 / ε stands for the noise: more of it, less is told."""
-    response = Response(epsilon=1.0 / noise_multiplier, categories=categories)
+    """1 / ε stands for the noise: more of it, less is told. A search looks past the largest ε, but not far."""
+    response = Response(epsilon=min(max(1.0 / noise_multiplier, _LEAST), 10.0 * _MOST), categories=categories)
     return (
         planned_event(
             setting, 0.0, record, mechanism=RANDOMIZED_RESPONSE, trust="local", clip_norm=None, detail=response
