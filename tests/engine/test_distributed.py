@@ -1,4 +1,4 @@
-"""Noise inside the sum, through whole rounds: one seed, one mean, whoever adds; and as much noise as the ledger says."""
+"""Noise inside the sum, in whole rounds: one seed, one mean, whoever adds; and as much noise as the ledger says."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 from scipy.stats import chi2
 
 import fedpriv as fp
+from fedpriv import randomness
 from fedpriv.engine.processes import Processes
 from fedpriv.errors import PlanError
 from fedpriv.network import Network
@@ -82,8 +83,11 @@ def test_executors_do_not_change_a_bit() -> None:
 @pytest.mark.statistical
 @pytest.mark.parametrize("noise", ["seeded", "os"])
 @pytest.mark.parametrize("dropout", [0.0, 0.1])
-def test_the_noise_that_is_released_is_the_one_that_the_event_states(kind: Any, noise: Any, dropout: float) -> None:
+def test_the_noise_that_is_released_is_the_one_that_the_event_states(
+    kind: Any, noise: Any, dropout: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """d = 4,096 coordinates of the mean of 40 clients; α = 1e-6; the noise of 2/3 and 3/2 the size is told apart."""
+    monkeypatch.setattr(randomness, "secret_bytes", np.random.default_rng(6).bytes)  # a fixed seed
     n, d = 40, 4096
     aggregation = fp.SecureAggregation(corrupt=0.0, dropout=0.3)
     made = fp.private_mean(

@@ -87,6 +87,18 @@ def test_every_client_adds_its_own_share_in_the_ring(kind) -> None:
     assert np.array_equal(alone[0], values[1])
 
 
+@both
+def test_noise_beyond_the_ring_wraps_and_is_never_cut(kind, monkeypatch) -> None:
+    mechanism = kind(clip_norm=1.0, noise_multiplier=0.5, bits=10)
+    spec = mechanism.init(setting()).spec
+    expected = []
+    for far in (0, 3 * 2**10, -5 * 2**10 + 7, 2**9):
+        monkeypatch.setattr(kind, "sampler", property(lambda self, far=far: lambda v, size, w: np.full(size, far)))
+        expected.append(mechanism.protect(np.ones((1, 4)), [1], spec, drawn(1)).values - far)
+        assert np.abs(expected[-1] + far).max() <= spec.input_bound
+    assert all(np.array_equal(each % 2**10, expected[0] % 2**10) for each in expected)
+
+
 @given(total=st.integers(-(2**60), 2**60), bits=st.integers(8, 30))
 def test_a_total_is_reduced_to_the_signed_interval(total, bits) -> None:
     value = int(reduced(np.array([total]), bits)[0])
@@ -250,7 +262,7 @@ def test_a_budget_is_met_by_the_fewest_contributors_and_not_missed_by_much(
 def test_a_ring_too_small_for_the_target_is_refused_with_the_bits_that_do(kind, masked) -> None:
     here = setting(length=500, population=100, least_contributors=90, least_honest=90, threat=masked, rounds=20)
     target = Budget(epsilon=0.5, delta=1e-5, observer="server")
-    with pytest.raises(BudgetUnreachable, match="Use 1[0-9] bits or more") as caught:
+    with pytest.raises(BudgetUnreachable, match=r"Use 1[0-9] bits or more") as caught:
         kind(clip_norm=1.0, target=target, bits=9).init(here)
     enough = int(str(caught.value).split("Use ")[1].split()[0])
     assert enough > 9
@@ -280,10 +292,10 @@ def test_what_cannot_be_planned_is_refused(kind) -> None:
     with pytest.raises(PlanError, match="accounted"):
         mechanism.init(setting(sampling=Unaccounted(0.5, 10)))
     crowd = setting(population=20_000, least_contributors=9000, least_honest=9000)
-    with pytest.raises(PlanError, match="rounding errors of 20000 clients.*at least 10 bits"):
+    with pytest.raises(PlanError, match=r"rounding errors of 20000 clients.*at least 10 bits"):
         replace(mechanism, bits=8).init(crowd)
     lonely = setting(population=1, least_contributors=1, least_honest=1, length=2**24)
-    with pytest.raises(PlanError, match="2\\^26 steps.*bits less"):
+    with pytest.raises(PlanError, match=r"2\^26 steps.*bits less"):
         replace(mechanism, bits=30, noise_multiplier=0.001, tails=1.0).init(lonely)
 
 
