@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import pytest
 from ledgers import DELTA, gaussian_epsilon, ledger_of
+from scipy.optimize import brentq
 
 from fedpriv.errors import ConfigurationError, UnsupportedAccounting
 from fedpriv.privacy import FullParticipation, Ledger, PoissonSampling
@@ -175,14 +177,33 @@ def test_rounds_of_correlated_noise_are_counted_once(keyed, correlated) -> None:
     single = ledger_of(keyed, *(correlated(TREE, (0,), r) for r in range(8)))
     assert together.epsilon(DELTA, observer="public") == single.epsilon(DELTA, observer="public")
     assert together.statement(DELTA, observer="public").participations == 8
-    for odd in ((correlated(TREE, (0,), 3), correlated(TREE, (1,), 3)), (correlated(TREE, (0,), 8),)):
-        with pytest.raises(UnsupportedAccounting, match="round"):
-            ledger_of(keyed, *odd).epsilon(DELTA, observer="public")
+    with pytest.raises(UnsupportedAccounting, match="round 9"):
+        ledger_of(keyed, correlated(TREE, (0,), 8)).epsilon(DELTA, observer="public")
     # Nothing of a client is in a round that was aborted; its noise is only fresh.
     aborted = replace(correlated(TREE, (0,), 1), contributors=0)
     assert ledger_of(keyed, correlated(TREE, (0,), 0), aborted).epsilon(DELTA, observer="public") == pytest.approx(
         gaussian_epsilon(1.0), abs=1e-6
     )
+
+
+@pytest.mark.parametrize("correlation", [TREE, BAND])
+def test_a_round_that_was_released_again_is_one_more_row(keyed, correlated, correlation) -> None:
+    """Attempts that were lost, each under noise of its own: rounds 3, twice, and 5 once more."""
+    places = (0, 3, 5), (1, 2, 4)
+    c = np.vstack([matrix(correlation), matrix(correlation)[[3, 3, 5]]])
+    rounds = [correlated(correlation, (0,) if r in places[0] else (1,), r) for r in range(6)]
+    again = [rounds[3], rounds[3], rounds[5]]
+    statement = ledger_of(keyed, *rounds, *again).statement(DELTA, observer="public")
+
+    def cost(epsilon: float) -> float:
+        return brentq(lambda squared: gaussian_epsilon(2 / math.sqrt(squared)) - epsilon, 1e-3, 1e3)
+
+    signs = list(product((1.0, -1.0), repeat=3))
+    reached = max(float(np.linalg.norm(c[:, list(took)] @ s) ** 2) for took in places for s in signs)
+    apart = max(float((np.abs(c[:, list(took)]).sum(axis=1) ** 2).sum()) for took in places)
+    assert reached - 1e-6 <= cost(statement.epsilon) <= apart + 1e-6
+    assert correlation is BAND or reached == pytest.approx(apart)  # nothing cancels in a tree
+    assert statement.epsilon > ledger_of(keyed, *rounds).epsilon(DELTA, observer="public")
 
 
 def test_correlated_noise_is_central(keyed, plain, correlated) -> None:

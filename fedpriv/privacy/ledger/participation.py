@@ -63,7 +63,7 @@ def worst_placed(charges: Sequence[Charge], population: int, adjacency: Adjacenc
 
     Raises:
         ConfigurationError: a client outside the population.
-        UnsupportedAccounting: two releases for one round of correlated noise, or a round outside its matrix.
+        UnsupportedAccounting: a round of correlated noise outside its matrix.
     """
     gaussian, by_noise = _counted(charges, population, float)
     shares, by_shares = _counted(charges, population, Shares)
@@ -104,13 +104,15 @@ def worst_placed(charges: Sequence[Charge], population: int, adjacency: Adjacenc
 
 
 def _correlated(charges: Sequence[Charge], population: int) -> tuple[Reals, _Counts]:
-    """``[population]`` each: Σ_{s,t ∈ P} |CᵀC|_{st} / z² over each client's rounds P, and how many these are.
+    """``[population]`` each: Σ_{s,t ∈ P} |CᵀC|_{st} / z² over each client's rounds P, and how often it took part.
 
-    Noise that differs between rounds of one matrix counts as the least.
+    Noise that differs between rounds of one matrix counts as the least. Each further release for a round r, of a run
+    that was resumed, say, is one more row of C under noise of its own: (Σ_{s ∈ P} |C|_{rs})² / z² on top.
     """
     rounds: dict[Correlation, _Counts] = {}
     noise: dict[Correlation, float] = {}
-    seen: set[tuple[Correlation, int]] = set()
+    releases: dict[Correlation, _Counts] = {}
+    times = np.zeros(population, dtype=np.int64)
     for charge in charges:
         if not isinstance(charge.noise, Correlated):
             continue
@@ -118,19 +120,24 @@ def _correlated(charges: Sequence[Charge], population: int) -> tuple[Reals, _Cou
         inside = rounds.setdefault(correlation, np.zeros((population, correlation.rounds), dtype=np.int64))
         noise[correlation] = min(noise.get(correlation, math.inf), charge.noise.noise_multiplier)
         for round in range(charge.noise.round, charge.noise.round + charge.count):
-            if not round < correlation.rounds or (correlation, round) in seen:
+            if not round < correlation.rounds:
                 raise UnsupportedAccounting(
-                    f"Correlated noise covers one release in each of its {correlation.rounds} rounds.",
-                    value=f"round {round + 1}" + (", twice" if round < correlation.rounds else ""),
-                    remedy="Record each run of such a mechanism in a ledger of its own.",
+                    f"Correlated noise covers the {correlation.rounds} rounds of its matrix.",
+                    value=f"round {round + 1}",
+                    remedy="Plan the mechanism for as many rounds as there are.",
                 )
-            seen.add((correlation, round))
-            inside[_within(charge.cohort, population), round] = 1
-    cost, times = np.zeros(population), np.zeros(population, dtype=np.int64)
+            cohort = _within(charge.cohort, population)
+            releases.setdefault(correlation, np.zeros(correlation.rounds, dtype=np.int64))[round] += 1
+            inside[cohort, round] = 1
+            times[cohort] += 1
+    cost = np.zeros(population)
     for correlation in sorted(rounds):
-        inside = rounds[correlation]
-        cost += ((inside @ np.abs(correlation.gram())) * inside).sum(axis=1) / noise[correlation] ** 2
-        times += inside.sum(axis=1)
+        inside, again = rounds[correlation], releases[correlation] - 1
+        squared = ((inside @ np.abs(correlation.gram())) * inside).sum(axis=1)
+        repeated = np.flatnonzero(again > 0)
+        if repeated.size:
+            squared += (inside @ np.abs(correlation.matrix()[repeated]).T) ** 2 @ again[repeated]
+        cost += squared / noise[correlation] ** 2
     return cost, times
 
 
