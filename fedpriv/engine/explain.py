@@ -13,7 +13,7 @@ from fedpriv.errors import PrivacyError
 from fedpriv.network import StageCost
 from fedpriv.privacy.ledger import Ledger
 from fedpriv.privacy.ledger.event import Unit
-from fedpriv.privacy.mechanism import Outcome
+from fedpriv.privacy.mechanism import Outcome, RoundSpec, Trust
 from fedpriv.randomness import Streams
 from fedpriv.threat import AUTHORITY, CLIENT, PUBLIC, SERVER, Observer, ThreatModel
 
@@ -172,11 +172,7 @@ def _privacy(resolved: Resolved) -> Iterable[str]:
     if plan.mechanism.trust == "none":
         yield f"Privacy      {_name(plan.mechanism)}: no noise; ε = ∞ against every observer of a sum or a model"
         return
-    clip = spec.clip_norm or 0.0
-    yield (
-        f"Privacy      {_name(plan.mechanism)}: clip norm {clip:g}, noise multiplier {spec.noise_multiplier:.4g}, "
-        f"σ = {spec.noise_multiplier * clip:.4g} on the sum, {plan.mechanism.trust}"
-    )
+    yield f"Privacy      {_name(plan.mechanism)}: {_noise(spec, plan.mechanism.trust)}"
     if spec.share is not None:
         yield (
             f"             made of clients' shares: {spec.share.kind.replace('-', ' ')} noise of σ = "
@@ -190,6 +186,23 @@ def _privacy(resolved: Resolved) -> Iterable[str]:
             yield f"  {observer:<12} {ledger.statement(delta, observer=observer)}"
         except PrivacyError as error:
             yield f"  {observer:<12} no statement: {error}"
+
+
+def _noise(spec: RoundSpec, trust: Trust) -> str:
+    """What hides a client, and where it is added."""
+    if spec.response is not None:
+        kinds = spec.response.categories
+        return (
+            f"each client's answer, one of {kinds}, is the truth or another at ε = {spec.response.epsilon:.4g}, local"
+        )
+    clip = spec.update_norm or 0.0
+    adapts = ", which adapts by a bit inside the same noise" if spec.adapted is not None else ""
+    where = "on each update" if trust == "local" else "on the sum"
+    over = ", taken back in part by later rounds" if spec.correlation is not None else ""
+    return (
+        f"clip norm {clip:g}{adapts}, noise multiplier {spec.noise_multiplier:.4g}, "
+        f"σ = {spec.noise_multiplier * (spec.clip_norm or 0.0):.4g} {where}{over}, {trust}"
+    )
 
 
 def _record_privacy(resolved: Resolved) -> Iterable[str]:

@@ -14,6 +14,9 @@ from fedpriv.engine.context import digest, serialise
 from fedpriv.engine.plan import describe
 from fedpriv.errors import ConfigurationError
 from fedpriv.learning.update import Broadcast
+from fedpriv.privacy.correlation import Correlation
+from fedpriv.privacy.ledger.event import Response
+from fedpriv.privacy.mechanism import Adapted, Share
 
 
 class TestContext:
@@ -43,6 +46,12 @@ class TestContext:
             {"adjacency": "add-remove"},
             {"sampling": None},
             {"planned_contributors": 99},
+            {"public": 7},
+            {"modulus_bits": 12},
+            {"share": Share(kind="skellam", variance=1.0, l2=1.0, l1=1.0, dimension=4, wrap=0.0)},
+            {"correlation": Correlation(kind="tree", rounds=5)},
+            {"adapted": Adapted(norm=1.0, bit=0.1, cohort=8.0)},
+            {"response": Response(epsilon=1.0, categories=2)},
         ]
         hashes += [digest(base, replace(spec, **change), client, 5) for change in terms]
         assert {item for change in terms for item in change} == {item.name for item in fields(spec)}
