@@ -107,5 +107,12 @@ def test_sums_over_many_rounds_keep_less_of_correlated_noise() -> None:
     assert banded[0] == pytest.approx((rounds + 1) / 2)
     assert banded == sorted(banded, reverse=True)
     assert banded[-1] < at_equal_privacy < 60 < banded[0]
+    # What clients that take part again make of it: every 16 rounds, and always.
+    turns = [tree.gram()[np.ix_(range(first, rounds, 16), range(first, rounds, 16))].sum() for first in range(16)]
+    kept = tree.prefix_variance().mean() / banded[0]
+    assert at_equal_privacy / banded[0] == pytest.approx(1 / 9, abs=0.01)
+    assert max(turns) / (rounds / 16) * kept == pytest.approx(1.0, abs=0.05)
+    assert tree.gram().sum() / rounds * kept == pytest.approx(15, abs=0.1)
+    assert banded[3] / banded[0] == pytest.approx(0.1, abs=0.005)
     # The square root's bound (Fichtenberger, Henzinger and Upadhyay 2023): 1 + (γ + ln T) / π, for both of its factors.
     assert banded[-1] <= (1 + (0.5773 + math.log(rounds)) / math.pi) ** 2

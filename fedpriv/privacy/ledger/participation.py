@@ -109,7 +109,7 @@ def _correlated(charges: Sequence[Charge], population: int) -> tuple[Reals, _Cou
     Noise that differs between rounds of one matrix counts as the least. Each further release for a round r, of a run
     that was resumed, say, is one more row of C under noise of its own: (Σ_{s ∈ P} |C|_{rs})² / z² on top.
     """
-    rounds: dict[Correlation, _Counts] = {}
+    rounds: dict[Correlation, npt.NDArray[np.bool_]] = {}
     noise: dict[Correlation, float] = {}
     releases: dict[Correlation, _Counts] = {}
     times = np.zeros(population, dtype=np.int64)
@@ -117,7 +117,10 @@ def _correlated(charges: Sequence[Charge], population: int) -> tuple[Reals, _Cou
         if not isinstance(charge.noise, Correlated):
             continue
         correlation = charge.noise.correlation
-        inside = rounds.setdefault(correlation, np.zeros((population, correlation.rounds), dtype=np.int64))
+        if correlation not in rounds:
+            rounds[correlation] = np.zeros((population, correlation.rounds), dtype=np.bool_)
+            releases[correlation] = np.zeros(correlation.rounds, dtype=np.int64)
+        inside = rounds[correlation]
         noise[correlation] = min(noise.get(correlation, math.inf), charge.noise.noise_multiplier)
         for round in range(charge.noise.round, charge.noise.round + charge.count):
             if not round < correlation.rounds:
@@ -127,17 +130,18 @@ def _correlated(charges: Sequence[Charge], population: int) -> tuple[Reals, _Cou
                     remedy="Plan the mechanism for as many rounds as there are.",
                 )
             cohort = _within(charge.cohort, population)
-            releases.setdefault(correlation, np.zeros(correlation.rounds, dtype=np.int64))[round] += 1
-            inside[cohort, round] = 1
+            releases[correlation][round] += 1
+            inside[cohort, round] = True
             times[cohort] += 1
     cost = np.zeros(population)
     for correlation in sorted(rounds):
-        inside, again = rounds[correlation], releases[correlation] - 1
-        squared = ((inside @ np.abs(correlation.gram())) * inside).sum(axis=1)
+        there = np.flatnonzero(rounds[correlation].any(axis=1))
+        took, again = rounds[correlation][there].astype(np.float64), releases[correlation] - 1
+        squared = ((took @ np.abs(correlation.gram())) * took).sum(axis=1)
         repeated = np.flatnonzero(again > 0)
         if repeated.size:
-            squared += (inside @ np.abs(correlation.matrix()[repeated]).T) ** 2 @ again[repeated]
-        cost += squared / noise[correlation] ** 2
+            squared += (took @ np.abs(correlation.matrix()[repeated]).T) ** 2 @ again[repeated]
+        cost[there] += squared / noise[correlation] ** 2
     return cost, times
 
 

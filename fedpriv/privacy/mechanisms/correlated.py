@@ -146,6 +146,11 @@ class TreeMechanism(_Correlated):
     round's sum plus the difference of two prefixes' noise. A server that adds up releases (FedAvg, step by step)
     thus has a model whose noise grows with log t instead of t, without sampling.
 
+    That pays where clients take part once or rarely, because two rounds of one client meet in every node above both.
+    Over 1024 rounds the variance that the mean prefix keeps at one and the same ε is a ninth of what independent noise
+    leaves where a client takes part once, about as much where it does every 16 rounds, and 15 times as much where it
+    does in every round. :class:`MatrixFactorization` with 16 bands leaves a tenth for turns 16 rounds apart.
+
     Exactly one of ``noise_multiplier`` and ``target`` is given.
 
     Args:
