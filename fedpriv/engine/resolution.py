@@ -161,6 +161,9 @@ def settled(resolved: Resolved, noise: NoiseSource) -> Resolved:
 
 def _cohorts(plan: Plan, population: int) -> tuple[int, int]:
     """The smallest cohort that can be drawn, but for nobody, and the largest."""
+    check = getattr(plan.sampling, "check", None)
+    if check is not None:  # turns may run out before the rounds do
+        check(plan.rounds)
     largest = plan.sampling.largest(population)
     if not 1 <= largest <= population:
         raise PlanError(

@@ -158,6 +158,12 @@ class TestCollusion:
         plan = planned(aggregation=fp.SecureAggregation(corrupt=0.6, dropout=0.3))
         refused(PlanError, federation, plan, "honest", "lower corrupt or dropout")
 
+    def test_turns_that_run_out_before_the_rounds_do(self, federation: Any, planned: Make) -> None:
+        """Whatever the mechanism: later cohorts would be empty, and their rounds aborted."""
+        turns = fp.MinSeparation(2, max_participations=2)
+        planned(sampling=turns, rounds=4).resolve(federation)
+        refused(PlanError, federation, planned(sampling=turns, rounds=5), "5 rounds", "max_participations=3")
+
     def test_cohort_below_min_cohort(self, federation: Any, planned: Make) -> None:
         plan = planned(aggregation=fp.SecureAggregation(min_cohort=9))
         refused(PlanError, federation, plan, "min_cohort = 9", "Got 8", "Invite more clients")
