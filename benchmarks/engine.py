@@ -42,6 +42,7 @@ from fedpriv.errors import FedprivError
 from fedpriv.learning import Broadcast
 from fedpriv.learning.paths import Batching
 from fedpriv.learning.update import ClientUpdate, Update
+from fedpriv.randomness import Streams
 
 if TYPE_CHECKING:
     import torch
@@ -268,7 +269,7 @@ class Training:
         with torch_threads(1):
             for start in range(0, len(cohort), BLOCK):
                 block = [self.federation.clients[i] for i in cohort[start : start + BLOCK]]
-                rngs = [np.random.default_rng((0, c.index)) for c in block]
+                rngs = Streams(0).generators("training", 0, [c.index for c in block])
                 states = [None] * len(block)
                 train: Any = client.train
                 done += train(self.module, self.broadcast, block, states, rngs, batching=batching)

@@ -11,6 +11,8 @@ import io
 import json
 import os
 import re
+import tempfile
+import time
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,16 +24,17 @@ import numpy as np
 
 from fedpriv.encoding import Reals
 from fedpriv.engine.resolution import Resolved
-from fedpriv.engine.rounds import RoundRecord, State, planned_events
+from fedpriv.engine.rounds import RoundRecord, State, first_state, planned_events
 from fedpriv.engine.values import Reader, Writer
 from fedpriv.errors import CheckpointError, ConfigurationError
-from fedpriv.privacy.ledger import LedgerEvent
 from fedpriv.randomness import NoiseSource
 
 _FORMAT = b"fedpriv-checkpoint/1"
 _NAME = re.compile(r"round-\d{6,}\.checkpoint")
 _BEGUN = "begun.json"
 _KEEP = 2
+_PATIENCE = 5.0
+"""Seconds in which another run leaves the folder: that of a worker that is being ended, say."""
 _VERSIONS = ("fedpriv", "numpy", "torch")
 
 
@@ -57,7 +60,7 @@ class Saved:
 
 
 class Checkpoint:
-    """The folder of one run.
+    """The folder of one run, which no other run uses until it is closed.
 
     Args:
         folder: made where it is missing; one folder per run.
@@ -65,6 +68,9 @@ class Checkpoint:
         about: what else determines the run (its seed, above all), as plain values.
         noise: the run's noise source.
         every: rounds between two checkpoints. Under ``noise="os"`` every round is one, see below.
+
+    Raises:
+        CheckpointError: the folder cannot be written to, or another run is using it.
 
     Guarantees: a run that goes on from a checkpoint yields the same models, records and ledger as one that never
         stopped, bit for bit, where the noise is seeded, and versions, machine and threads are the same. Apart are
@@ -98,10 +104,18 @@ class Checkpoint:
         self._done: list[str] = []
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=self.folder).close()
         except OSError as error:
             raise CheckpointError(
                 "Checkpoints go into a folder.", value=str(folder), remedy="Name one that can be written to."
             ) from error
+        self._held = _hold(self.folder)
+
+    def close(self) -> None:
+        """Leave the folder to others."""
+        if self._held is not None:
+            os.close(self._held)
+            self._held = None
 
     def due(self, rounds: int) -> bool:
         """Whether a checkpoint is due after this many rounds."""
@@ -110,17 +124,18 @@ class Checkpoint:
     def begin(self, round: int) -> None:
         """Note that a round begins. Only where its release could not be repeated."""
         if self._fresh:
-            times = self._begun().get(round, 0) + 1
-            _write(self.folder / _BEGUN, json.dumps({"round": round, "times": times}).encode())
+            _write(self.folder / _BEGUN, json.dumps({"round": round, "identity": self._identity}).encode())
 
     def save(self, saved: Saved) -> None:
         """Write a checkpoint down; the one before the last is removed.
 
         Raises:
-            CheckpointError: a state holds what cannot be kept.
+            CheckpointError: a state holds what cannot be kept, or there is no room for it.
         """
         writer = Writer()
-        # Rounds and releases are never changed: each is written once, as text without arrays.
+        # Releases are never changed, nor are rounds, but for what may yet be measured after the last one: each is
+        # written once, as text without arrays.
+        del self._done[max(0, len(saved.done) - 1) :]
         for done in saved.done[len(self._done) :]:
             self._done.append(_text(done, f"round {done.record.round + 1}"))
         for event in saved.state.ledger.events[len(self._events) :]:
@@ -139,7 +154,7 @@ class Checkpoint:
             "key_bytes": state.key_bytes,
             "mean": writer.write(saved.mean, "mean"),
         }
-        lines = [json.dumps(head), str(len(saved.done)), *self._done[: len(saved.done)], *self._events]
+        lines = [json.dumps(head), str(len(saved.done)), *self._done, *self._events]
         content = "\n".join(lines).encode()
         arrays = io.BytesIO()
         np.savez(arrays, *writer.arrays)
@@ -156,18 +171,33 @@ class Checkpoint:
             CheckpointError: it is of another run, and says in which fields; there are checkpoints, and all are damaged:
                 work is never silently begun again.
         """
+        saved = self._latest()
+        if not self._fresh or (begun := self._begun()) is None:
+            return saved
+        if saved is None:
+            key_bytes = self._resolved.plan.aggregation.deploy(self._resolved.terms).key_bytes
+            saved = Saved(done=(), state=first_state(self._resolved, self._seed, key_bytes), mean=None, ended="")
+        if not saved.ended:
+            # Rounds that had begun, and may have released something, when the run was interrupted. That they are
+            # charged is kept before another one begins.
+            for round in range(saved.state.round, begun + 1):
+                for event in planned_events(self._resolved, saved.state, self._seed, self._noise, round):
+                    saved.state.ledger.append(event)
+            self.save(saved)
+        return saved
+
+    def _latest(self) -> Saved | None:
         files = self._files()
         for number, file in enumerate(files):
             try:
                 head, lines, arrays = _read(file)
             except (OSError, ValueError, KeyError, EOFError) as error:
                 rest = "; the one before it is used." if number + 1 < len(files) else "."
-                warnings.warn(f"The checkpoint {file} is damaged ({error}){rest}", RuntimeWarning, stacklevel=3)
+                warnings.warn(f"The checkpoint {file} is damaged ({error}){rest}", RuntimeWarning, stacklevel=4)
                 continue
-            self._check(file, head)
-            saved = self._restored(head, lines, arrays)
-            self._charge_lost(saved)
-            return saved
+            self._check(file, head["identity"])
+            self._compare_versions(file, head["versions"])
+            return self._restored(head, lines, arrays)
         if files:
             raise CheckpointError(
                 "One of the checkpoints in a folder can be read.",
@@ -181,22 +211,25 @@ class Checkpoint:
         there = [path for path in self.folder.iterdir() if _NAME.fullmatch(path.name)]
         return sorted(there, key=lambda path: int(path.stem.removeprefix("round-")), reverse=True)
 
-    def _check(self, file: Path, head: Mapping[str, Any]) -> None:
-        differing = list(_differences(head["identity"], self._identity))
+    def _check(self, file: Path, identity: Mapping[str, Any]) -> None:
+        differing = _differences(identity, self._identity)
         if differing:
             raise CheckpointError(
                 "A run goes on from a checkpoint of the same plan, federation and seed.",
                 value=f"{file}: {'; '.join(differing)} (there → here)",
                 remedy="Run what it is of, or choose another folder.",
             )
-        versions = _versions()
-        changed = [f"{name} {head['versions'].get(name)} → {version}" for name, version in versions.items()]
-        if head["versions"] != versions:
+
+    @staticmethod
+    def _compare_versions(file: Path, there: Mapping[str, str]) -> None:
+        here = _versions()
+        if there != here:
+            changed = [f"{name} {there.get(name)} → {here[name]}" for name in here if there.get(name) != here[name]]
             warnings.warn(
                 f"The checkpoint {file} was written by other versions ({', '.join(changed)}): bits may differ from an "
                 "uninterrupted run's.",
                 RuntimeWarning,
-                stacklevel=4,
+                stacklevel=5,
             )
 
     def _restored(self, head: Mapping[str, Any], lines: Sequence[str], arrays: list[Any]) -> Saved:
@@ -218,35 +251,60 @@ class Checkpoint:
         done = tuple(reader.read(json.loads(line)) for line in self._done)
         return Saved(done=done, state=state, mean=reader.read(head["mean"]), ended=head["ended"])
 
-    def _charge_lost(self, saved: Saved) -> None:
-        """Charge for rounds that had begun, and may have released something, when the run was interrupted."""
-        if not self._fresh or saved.ended:
-            return
-        for last, times in self._begun().items():
-            for round in range(saved.state.round, last + 1):
-                lost: Sequence[LedgerEvent] = planned_events(
-                    self._resolved, saved.state, self._seed, self._noise, round
-                )
-                for event in [*lost] * (times if round == last else 1):
-                    saved.state.ledger.append(event)
-
     @property
     def _seed(self) -> int:
         return int(self._identity["seed"])
 
-    def _begun(self) -> dict[int, int]:
-        """The last round that began, and how many times it did."""
+    def _begun(self) -> int | None:
+        """The last round that began."""
+        file = self.folder / _BEGUN
         try:
-            content = json.loads((self.folder / _BEGUN).read_bytes())
-            return {int(content["round"]): int(content["times"])}
+            content = json.loads(file.read_bytes())
+            round, identity = int(content["round"]), content["identity"]
         except FileNotFoundError:
-            return {}
+            return None
         except (ValueError, KeyError, TypeError) as error:
             raise CheckpointError(
                 "It is known which round had begun: what it released counts.",
-                value=str(self.folder / _BEGUN),
+                value=str(file),
                 remedy="Start anew in another folder.",
             ) from error
+        self._check(file, identity)
+        return round
+
+
+def _hold(folder: Path) -> int | None:
+    """Hold a folder, by an open file that lets go of it when the process ends, however it does. What a write that was
+    killed had left is removed.
+
+    Raises:
+        CheckpointError: another run holds it.
+    """
+    try:
+        import fcntl
+    except ImportError:  # no such locks on this system
+        return None
+    held = os.open(folder, os.O_RDONLY)
+    deadline = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            if time.monotonic() < deadline:
+                time.sleep(0.05)
+                continue
+            os.close(held)
+            raise CheckpointError(
+                "A folder of checkpoints is used by one run at a time.",
+                value=str(folder),
+                remedy="Wait until the other one has ended, or name another folder.",
+            ) from error
+        except OSError:  # nor on some file systems
+            os.close(held)
+            return None
+        for left in folder.glob(".*.checkpoint.*"):
+            left.unlink(missing_ok=True)
+        return held
 
 
 def _federation(resolved: Resolved) -> dict[str, Any]:
@@ -288,6 +346,9 @@ def _differences(there: Any, here: Any, name: str = "") -> list[str]:
             for key in names
             for found in _differences(there.get(key, absent), here.get(key, absent), f"{name}.{key}".lstrip("."))
         ]
+    if isinstance(there, list) and isinstance(here, list) and len(there) == len(here):
+        pairs = enumerate(zip(there, here, strict=True))
+        return [found for number, pair in pairs for found in _differences(*pair, f"{name}[{number}]")]
     if there == here or (there != there and here != here):
         return []
     return [f"{name}: {_short(there)} → {_short(here)}"]
@@ -318,16 +379,27 @@ def _read(file: Path) -> tuple[dict[str, Any], list[str], list[Any]]:
 
 
 def _write(path: Path, data: bytes) -> None:
-    """The whole file, or what was there before."""
+    """The whole file, or what was there before.
+
+    Raises:
+        CheckpointError: it cannot be written.
+    """
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with beside.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
+        try:
+            with beside.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(beside, path)
+        finally:
+            beside.unlink(missing_ok=True)
+    except OSError as error:
+        raise CheckpointError(
+            "A checkpoint can be written down.",
+            value=f"{path}: {error.strerror or error}",
+            remedy="Make room, and run again: it goes on from the checkpoint before.",
+        ) from error
     if hasattr(os, "O_DIRECTORY"):
         folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
         try:

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import current_process, get_context
 from multiprocessing.connection import Connection, wait
 from types import ModuleType
 from typing import Any, Final
@@ -44,7 +44,17 @@ class Processes:
         check_workers(self.workers)
 
     def start(self) -> WorkerCrew:
-        """See :class:`fedpriv.engine.executors.Executor`."""
+        """See :class:`fedpriv.engine.executors.Executor`.
+
+        Raises:
+            ConfigurationError: this process is a worker itself.
+        """
+        if current_process().daemon:
+            raise ConfigurationError(
+                "A worker has no workers of its own.",
+                value=current_process().name,
+                remedy="Spread either the comparison or the runs in it: leave out one executor.",
+            )
         workers = self.workers or cores()
         return WorkerCrew(_Machine(max(1, cores() // workers)), workers)
 

@@ -70,16 +70,16 @@ class Writer:
         if kind is np.ndarray:
             return {"array": self._array(value, where), "writeable": bool(value.flags.writeable)}
         if isinstance(value, Enum):
-            return {"enum": _name(kind), "member": value.name}
+            return {"enum": _name(kind, where), "member": value.name}
         if isinstance(value, FedprivError):
             return self._error(value, where)
         if is_dataclass(kind):
             content = {
                 item.name: self.write(getattr(value, item.name), f"{where}.{item.name}") for item in fields(kind)
             }
-            return {"type": _name(kind), "fields": content}
+            return {"type": _name(kind, where), "fields": content}
         if isinstance(value, tuple) and hasattr(kind, "_fields"):
-            return {"named": _name(kind), "items": self._all(tuple(value), where)}
+            return {"named": _name(kind, where), "items": self._all(tuple(value), where)}
         torch = sys.modules.get("torch")
         if torch is not None and kind is torch.Tensor:
             return self._tensor(value, where, torch)
@@ -111,7 +111,7 @@ class Writer:
         except CheckpointError:
             value = {"shown": repr(error.value)}
         content = {"rule": error.rule, "value": value, "remedy": error.remedy, "notes": getattr(error, "__notes__", [])}
-        return {"error": _name(type(error)), **content}
+        return {"error": _name(type(error), where), **content}
 
 
 class Reader:
@@ -229,7 +229,13 @@ _READ: dict[str, Callable[[Reader, Any], Any]] = {
 }
 
 
-def _name(kind: type) -> str:
+def _name(kind: type, where: str) -> str:
+    if "<locals>" in kind.__qualname__:  # it could be written, and never be read
+        raise CheckpointError(
+            _KEPT,
+            value=f"{where}: {kind.__name__}, which a function defines",
+            remedy="Define it on the top level of a module, or run without a checkpoint.",
+        )
     return f"{kind.__module__}:{kind.__qualname__}"
 
 

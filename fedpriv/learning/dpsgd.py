@@ -70,7 +70,9 @@ class DPSGD:
     Assumes: examples do not meet in the model (BatchNorm is refused). The normal draws are Gaussian: with ``"os"`` they
         are made from 52-bit uniforms (tails end near 8.6 σ), then added in float32, whose low-order bits may tell of
         the sum that they were added to (Mironov 2012): the encoding of updates on a grid, before they leave, does not
-        prove otherwise, and no claim is made about that gap. Opacus' hooks give the right gradients.
+        prove otherwise, and no claim is made about that gap. Opacus' hooks give the right gradients. What layers draw
+        themselves (dropout) is known to nobody: they draw from torch's generator, which with ``"os"`` is seeded from
+        the operating system as well.
     Does not hide: that a client exists and takes part; a client's records from itself; how long a step takes, which
         grows with its batch; an update that is not finite, which ends the run. (An example whose gradient is not
         finite counts as zero.) A client's data as a whole: per client there is no guarantee unless a mechanism gives
@@ -226,9 +228,12 @@ class DPSGD:
         import torch
 
         from fedpriv.learning.packing import held
-        from fedpriv.learning.vector import flatten, load
+        from fedpriv.learning.vector import Layout
 
-        load(model, broadcast.parameters)
+        layout = Layout(model)
+        layout.load(layout.split(broadcast.parameters))
+        if self.noise == "os":  # one record more gives the others other masks of dropout: nobody may know these
+            layout.seed(secret_bytes(32))
         model.train()
         weights = [w for w in model.parameters() if w.requires_grad]
         steps = _Steps(self, weights)
@@ -236,7 +241,7 @@ class DPSGD:
         x, y = held(client, weights[0].device)
         batches = list(self.batches(len(client), rng))
         loss, visited = 0.0, 0
-        for batch, noise in zip(batches, self._noises(steps.length, rng), strict=True):
+        for batch, (noise,) in zip(batches, self._noises(steps.length, [rng]), strict=True):
             sums = [torch.zeros_like(w) for w in weights]
             if len(batch):
                 rows = torch.from_numpy(batch).to(x.device)
@@ -245,7 +250,7 @@ class DPSGD:
             steps.take(sums, noise.to(x.device))
             for buffer, before in buffers:
                 buffer.copy_(before)
-        return self._update(client.index, flatten(model) - broadcast.parameters, loss, visited)
+        return self._update(client.index, layout.flatten() - broadcast.parameters, loss, visited)
 
     def _train_together(
         self,
@@ -257,16 +262,12 @@ class DPSGD:
         from fedpriv.learning.packing import numbers_per_row, stacks, turns
 
         drawn = turns(clients, rngs, self.batches)
-        length = sum(w.numel() for w in model.parameters() if w.requires_grad)
-        noises = [self._noises(length, rng) for rng in rngs]
         largest = [max(map(len, batches)) for batches in drawn]
         updates: dict[int, Update] = {}
         for stack in stacks(largest, numbers_per_row(model, clients[0]), broadcast.parameters.size):
             members = [clients[i] for i in stack]
             try:
-                done = self._train_stack(
-                    model, broadcast, members, [drawn[i] for i in stack], [noises[i] for i in stack]
-                )
+                done = self._train_stack(model, broadcast, members, [drawn[i] for i in stack], [rngs[i] for i in stack])
             except FedprivError:
                 raise
             except Exception as error:
@@ -285,7 +286,7 @@ class DPSGD:
         broadcast: Broadcast,
         clients: Sequence[Client],
         batches: Sequence[Sequence[Rows]],
-        noises: Sequence[Iterator[torch.Tensor]],
+        rngs: Sequence[np.random.Generator],
     ) -> list[Update]:
         import torch
 
@@ -299,10 +300,10 @@ class DPSGD:
         stack.load(broadcast.parameters)
         steps = _Steps(self, stack.parameters, axis=1)
         loss = torch.zeros(len(clients), device=device)
-        for batch in packed:
+        for batch, noise in zip(packed, self._noises(steps.length, rngs), strict=True):
             sums, losses = clipped_stack(stack, batch.x, batch.y, batch.mask, self.clip_norm)
             loss += losses.sum(1)
-            steps.take(sums, torch.stack([next(noise) for noise in noises]).to(device))
+            steps.take(sums, noise.to(device))
         deltas = stack.flatten() - broadcast.parameters
         check_finite(DELTA, deltas, [client_party(c.index) for c in clients])
         visited = packed.counts.sum(axis=0).tolist()
@@ -323,22 +324,21 @@ class DPSGD:
             edges = np.searchsorted(step, np.arange(steps + 1)).tolist()
             yield from (row[start:end] for start, end in pairwise(edges))
 
-    def _noises(self, length: int, rng: np.random.Generator) -> Iterator[torch.Tensor]:
-        """A client's noise for each step, ``[length] float32``; it takes one number of ``rng``, after all batches."""
+    def _noises(self, length: int, rngs: Sequence[np.random.Generator]) -> Iterator[torch.Tensor]:
+        """Each step's standard normal noise ``[n, length] float32``: each client's from its own generator, or the OS.
+
+        A generator is read step after step once it has drawn all of the client's batches, whoever trains beside it.
+        """
         import torch
 
-        # Not torch's generator: of its seed only 32 bits count, and thousands of clients would share their noise.
-        generator = np.random.Generator(np.random.PCG64DXSM(int(rng.integers(2**63))))
-
-        def drawn() -> Iterator[torch.Tensor]:
-            for steps in _blocks(self.steps, length):
+        for steps in _blocks(self.steps, len(rngs) * length):
+            drawn = np.empty((len(rngs), steps, length), dtype=np.float32)
+            for own, rng in zip(drawn, rngs, strict=True):
                 if self.noise == "os":
-                    flat = torch.from_numpy(os_gaussian(steps * length).astype(np.float32))
+                    own[:] = os_gaussian(own.size).reshape(own.shape)
                 else:
-                    flat = torch.from_numpy(generator.standard_normal(steps * length, dtype=np.float32))
-                yield from flat.view(steps, length)
-
-        return drawn()
+                    rng.standard_normal(dtype=np.float32, out=own)
+            yield from torch.from_numpy(drawn).unbind(1)
 
     def _multiplier(self) -> float:
         if self.noise_multiplier is None:
@@ -356,12 +356,12 @@ class DPSGD:
         return Update(payload={DELTA: delta}, events=(self.participation(client),), metrics=metrics)
 
 
-_AT_ONCE = 2**16
-"""Numbers that are drawn together; part of what a seed means."""
+_AT_ONCE = 2**18
+"""Numbers that are drawn together: they stay in the processor's cache until they are used."""
 
 
 def _blocks(steps: int, numbers: int) -> Iterator[int]:
-    """How many steps to draw for at a time, each of which takes so many numbers."""
+    """How many steps to draw for at a time, of so many numbers each; the draws do not depend on it."""
     many = max(1, _AT_ONCE // max(1, numbers))
     for start in range(0, steps, many):
         yield min(many, steps - start)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from fedpriv.errors import ConfigurationError
 from fedpriv.learning import _check
-from fedpriv.learning.vector import flatten, load, travelling
+from fedpriv.learning.vector import Layout, flatten, load
 
 if TYPE_CHECKING:
     import torch
@@ -168,7 +168,7 @@ def build(factory: Factory, shape: Sequence[int], classes: int, seed: int) -> to
                 remedy="Return the module from the callable.",
             )
         module = copy.deepcopy(module)
-    travelling(module)
+    Layout(module)
     if not any(parameter.requires_grad for parameter in module.parameters()):
         raise ConfigurationError(
             "A model has at least one trainable parameter.",

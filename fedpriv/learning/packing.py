@@ -18,7 +18,7 @@ import numpy.typing as npt
 import torch
 
 from fedpriv.errors import FedprivError
-from fedpriv.learning.vector import pieces, travelling
+from fedpriv.learning.vector import Layout
 from fedpriv.threat import client as client_party
 
 if TYPE_CHECKING:
@@ -48,8 +48,8 @@ class Copies(ABC):
     """The trainable ones in the module's order: ``[n, *shape]`` each, contiguous."""
 
     def __init__(self, model: torch.nn.Module, copies: int) -> None:
-        self._model = model
-        self._all = [p.new_empty((copies, *p.shape), requires_grad=False) for p in travelling(model)]
+        self._layout = Layout(model)
+        self._all = [p.new_empty((copies, *p.shape), requires_grad=False) for p in self._layout.tensors()]
         trains = [p.requires_grad for p in model.parameters()]  # without buffers, parameters are all that travels
         self.parameters = [p for p, is_trained in zip(self._all, trains, strict=True) if is_trained]
 
@@ -59,8 +59,8 @@ class Copies(ABC):
         Raises:
             ConfigurationError: it is of another length.
         """
-        for p, (_, piece) in zip(self._all, pieces(self._model, vector), strict=True):
-            p.copy_(piece)
+        for p, part in zip(self._all, self._layout.split(vector), strict=True):
+            p.copy_(part)
 
     def flatten(self) -> npt.NDArray[np.float32]:
         """``[n, d] float32``: each copy as :func:`fedpriv.learning.flatten` gives it."""
@@ -224,6 +224,27 @@ def held(client: Client, device: torch.device) -> tuple[torch.Tensor, torch.Tens
     if device not in kept:
         kept[device] = (torch.tensor(client.x, device=device), torch.tensor(client.y, device=device))
     return kept[device]
+
+
+def reader(client: Client, device: torch.device) -> Callable[[Rows | None], tuple[torch.Tensor, torch.Tensor]]:
+    """Makes a batch: positions (None: all records) → x and y on a device. On the CPU they are copies."""
+    if device.type == "cpu":
+        # By numpy, which gathers a few rows in less time than torch does.
+        def read(rows: Rows | None) -> tuple[torch.Tensor, torch.Tensor]:
+            if rows is None:
+                return torch.tensor(client.x), torch.tensor(client.y)
+            return torch.from_numpy(client.x.take(rows, axis=0)), torch.from_numpy(client.y.take(rows))
+
+        return read
+    x, y = held(client, device)
+
+    def read_held(rows: Rows | None) -> tuple[torch.Tensor, torch.Tensor]:
+        if rows is None:
+            return x, y
+        places = torch.from_numpy(rows).to(device)
+        return x.index_select(0, places), y.index_select(0, places)
+
+    return read_held
 
 
 def _gathered(clients: Sequence[Client], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:

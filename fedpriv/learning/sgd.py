@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
+from operator import mul
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 
     from fedpriv.data import Client
     from fedpriv.learning.packing import Rows
+    from fedpriv.learning.vector import Layout
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,54 +120,59 @@ class LocalSGD:
         """
         way = self.path(model, batching)
         if way == "loop":
-            expected = self.payload(len(broadcast.parameters))
-            return train_each(self.train_one, expected, model, broadcast, clients, states, rngs)
+            from fedpriv.learning.vector import Layout
+
+            model.train()
+            layout = Layout(model)
+            one = partial(self._train_one, layout, layout.split(broadcast.parameters))
+            return train_each(one, self.payload(len(broadcast.parameters)), model, broadcast, clients, states, rngs)
         from fedpriv.learning.descent import descend
 
         return descend(self, way, model, broadcast, clients, rngs)
 
-    def train_one(
+    def _train_one(
         self,
+        layout: Layout,
+        start: list[torch.Tensor],
         model: torch.nn.Module,
         broadcast: Broadcast,
         client: Client,
         state: ClientState,
         rng: np.random.Generator,
     ) -> Update:
-        """One client's round."""
         import torch
 
-        from fedpriv.learning.packing import held
-        from fedpriv.learning.vector import flatten, load
+        from fedpriv.learning.packing import reader
 
-        load(model, broadcast.parameters)
-        model.train()
-        weights = [w for w in model.parameters() if w.requires_grad]
-        anchors = [w.detach().clone() for w in weights]
-        velocities = [torch.zeros_like(w) for w in weights]
-        x, y = held(client, weights[0].device)
+        layout.load(start)
+        weights = [w for w in layout.tensors() if w.requires_grad]
+        anchors = [w.detach().clone() for w in weights] if self.proximal else []
+        velocities = [torch.zeros_like(w) for w in weights] if self.momentum else []
+        read = reader(client, weights[0].device)
 
-        loss_sum, visited, steps = torch.zeros((), device=x.device), 0, 0
-        for batch in self.batches(len(y), rng):
-            rows = None if batch is None else torch.from_numpy(batch)
-            inputs, labels = (x, y) if rows is None else (x[rows], y[rows])
-            loss = torch.nn.functional.cross_entropy(model(inputs), labels)
-            gradients = torch.autograd.grad(loss, weights, materialize_grads=True)
+        losses, sizes = [], []
+        for batch in self.batches(len(client), rng):
+            x, y = read(batch)
+            loss = torch.nn.functional.cross_entropy(model(x), y)
+            # Not materialize_grads, which takes longer to look for zeros than they do to make.
+            gradients = torch.autograd.grad(loss, weights, allow_unused=True)
             with torch.no_grad():
-                for w, g, v, anchor in zip(weights, gradients, velocities, anchors, strict=True):
+                for i, (w, found) in enumerate(zip(weights, gradients, strict=True)):
+                    g = torch.zeros_like(w) if found is None else found
                     if self.weight_decay:
                         g = g.add(w, alpha=self.weight_decay)
                     if self.proximal:
-                        g = g.add(w - anchor, alpha=self.proximal)
+                        g = g.add(w - anchors[i], alpha=self.proximal)
                     if self.momentum:
-                        g = v.mul_(self.momentum).add_(g)
+                        g = velocities[i].mul_(self.momentum).add_(g)
                     w.sub_(g, alpha=self.learning_rate)
-                loss_sum += loss * len(labels)
-            visited, steps = visited + len(labels), steps + 1
+            losses.append(loss.detach())
+            sizes.append(len(y))
 
+        total = sum(map(mul, torch.stack(losses).tolist(), sizes))
         return Update(
-            payload={DELTA: flatten(model) - broadcast.parameters},
-            metrics={"loss": float(loss_sum) / visited, "steps": float(steps)},
+            payload={DELTA: layout.flatten() - broadcast.parameters},
+            metrics={"loss": total / sum(sizes), "steps": float(len(sizes))},
         )
 
     def batches(self, examples: int, rng: np.random.Generator) -> Iterator[Rows | None]:

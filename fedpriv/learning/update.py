@@ -107,7 +107,7 @@ def train_each(
 ) -> list[Update]:
     """Train a chunk of clients one after the other: the chunk form of a one-client algorithm.
 
-    Each client has the module to itself (:func:`fedpriv.learning.vector.own_turn`), so the result does not depend on
+    Each client has the module to itself (:meth:`fedpriv.learning.vector.Layout.turn`), so the result does not depend on
     how a cohort is cut into chunks.
 
     Args:
@@ -121,10 +121,11 @@ def train_each(
         ConfigurationError, NonFiniteInput: see :func:`check_update`.
     """
     updates = []
+    turn = _turns(model)
     for client, state, rng in zip(clients, states, rngs, strict=True):
         party = client_party(client.index)
         try:
-            with _turn(model, rng):
+            with turn(rng):
                 update = train_one(model, broadcast, client, state, rng)
         except FedprivError as error:
             error.add_note(f"While {party} trained.")
@@ -140,12 +141,12 @@ def train_each(
     return updates
 
 
-def _turn(model: torch.nn.Module | None, rng: np.random.Generator) -> AbstractContextManager[None]:
+def _turns(model: torch.nn.Module | None) -> Callable[[np.random.Generator], AbstractContextManager[None]]:
     if model is None:  # a plan without a model (a mean of vectors) needs no torch
-        return nullcontext()
-    from fedpriv.learning.vector import own_turn
+        return lambda _: nullcontext()
+    from fedpriv.learning.vector import Layout
 
-    return own_turn(model, rng)
+    return Layout(model).turn
 
 
 def check_update(update: Update, expected: Mapping[str, int], party: Party) -> None:

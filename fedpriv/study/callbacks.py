@@ -2,7 +2,8 @@
 
 A callback is anything with ``on_round(progress)``, or a function that takes a :class:`Progress`. It is called after
 every round; what returns ``"stop"`` ends the run there. Those of this module keep no history of their own and read the
-run's: a run that goes on from a checkpoint stops where an uninterrupted one does.
+run's: a run that goes on from a checkpoint stops where an uninterrupted one does. What another callback counts by
+itself is in no checkpoint: let it read ``progress.done``.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias
 
 from fedpriv.engine.checkpoint import Done
+from fedpriv.engine.plan import describe
 from fedpriv.engine.resolution import Resolved
 from fedpriv.engine.rounds import RoundRecord, State, planned_events
 from fedpriv.errors import BudgetUnreachable, ConfigurationError
@@ -67,7 +69,9 @@ class Progress:
 
 
 class OnRound(Protocol):
-    """A callback. One that also has ``on_start(progress)`` is called before the first round that is run."""
+    """A callback. One that also has ``on_start(progress)`` is called before the first round that is run; where it
+    returns ``"stop"``, a run that goes on from a checkpoint ends there.
+    """
 
     def on_round(self, progress: Progress) -> Literal["stop"] | None: ...
 
@@ -97,11 +101,17 @@ def check(callbacks: Any) -> tuple[Callback, ...]:
     return tuple(callbacks)
 
 
-def start(callbacks: Sequence[Callback], progress: Progress) -> None:
-    """Call what wants to be called before the first round."""
-    for callback in callbacks:
-        if hasattr(callback, "on_start"):
-            callback.on_start(progress)
+def start(callbacks: Sequence[Callback], progress: Progress) -> str:
+    """Call what wants to be called before the first round; the names of those that end the run here, or nothing.
+
+    Raises:
+        ConfigurationError: see :func:`stopped_by`; or there is no round yet to end with.
+    """
+    ready = [callback for callback in callbacks if hasattr(callback, "on_start")]
+    names = _stopping([(callback, callback.on_start) for callback in ready], progress)
+    if names and not progress.done:
+        raise ConfigurationError("A run has a round.", value=names, remedy="Stop in on_round, or raise an error.")
+    return names
 
 
 def stopped_by(callbacks: Sequence[Callback], progress: Progress) -> str:
@@ -110,9 +120,12 @@ def stopped_by(callbacks: Sequence[Callback], progress: Progress) -> str:
     Raises:
         ConfigurationError: one returned something else than None or "stop".
     """
+    return _stopping([(callback, getattr(callback, "on_round", callback)) for callback in callbacks], progress)
+
+
+def _stopping(calls: Sequence[tuple[Callback, Any]], progress: Progress) -> str:
     names = []
-    for callback in callbacks:
-        act: Any = getattr(callback, "on_round", callback)
+    for callback, act in calls:
         answer = act(progress)
         name = getattr(callback, "__name__", type(callback).__name__)
         if answer not in (None, "stop"):
@@ -122,6 +135,22 @@ def stopped_by(callbacks: Sequence[Callback], progress: Progress) -> str:
         if answer == "stop":
             names.append(name)
     return ", ".join(names)
+
+
+def settings(callbacks: Sequence[Callback]) -> list[Any]:
+    """What a checkpoint knows of callbacks, but for logs: functions, and what cannot change, by their settings; of
+    others the type, as they may count.
+    """
+    return [
+        describe(callback) if _settled(callback) else type(callback).__name__
+        for callback in callbacks
+        if not isinstance(callback, RoundLog)
+    ]
+
+
+def _settled(callback: Callback) -> bool:
+    parameters = getattr(callback, "__dataclass_params__", None)
+    return bool(parameters.frozen) if parameters is not None else callable(callback)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,18 +220,21 @@ class BudgetStop:
 
     budget: Budget
 
-    def on_start(self, progress: Progress) -> None:
-        """Before anything is released.
+    def on_start(self, progress: Progress) -> Literal["stop"] | None:
+        """Before anything is released, or released again: a run under ``noise="os"`` that goes on from a checkpoint is
+        charged for what the interrupted round may have released.
 
         Raises:
             BudgetUnreachable: the first round alone would exceed the budget.
         """
-        if progress.rounds == 0 and self.on_round(progress) == "stop":
+        stop = self.on_round(progress)
+        if progress.rounds == 0 and stop:
             raise BudgetUnreachable(
                 "The first round stays within the budget.",
                 value=self.budget,
                 remedy="Add more noise, or allow more; Ledger.statement says what the observer sees.",
             )
+        return stop
 
     def on_round(self, progress: Progress) -> Literal["stop"] | None:
         """See :class:`OnRound`.
@@ -233,9 +265,24 @@ class RoundLog:
             )
 
     def on_start(self, progress: Progress) -> None:
-        """Write the rounds that are done already."""
+        """Write the rounds that are done already.
+
+        Raises:
+            ConfigurationError: it cannot be written there.
+        """
+        try:
+            self._replace("".join(self._line(done, first=not turn) for turn, done in enumerate(progress.done)))
+        except OSError as error:
+            raise ConfigurationError(
+                "A log of rounds is a file that can be written.",
+                value=f"{self.path}: {error.strerror}",
+                remedy="Name one in a folder that can be written to.",
+            ) from error
+
+    def _replace(self, text: str) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
         beside = self.path.with_name(f".{self.path.name}.{os.getpid()}")
-        beside.write_text("".join(self._line(done, first=not turn) for turn, done in enumerate(progress.done)), "utf-8")
+        beside.write_text(text, "utf-8")
         os.replace(beside, self.path)
 
     def on_round(self, progress: Progress) -> None:

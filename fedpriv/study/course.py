@@ -51,12 +51,14 @@ class Course:
         self.done = list(saved.done) if saved is not None else []
         self.ended = saved.ended if saved is not None else ""
         self.reached: Reached | None = None
-        if saved is not None:
+        """None before the first round has ended."""
+        self._first = saved.state if saved is not None else first_state(resolved, seed, 0)
+        if saved is not None and saved.done:
             self._reach(saved.state, resolved.plan.server.broadcast(saved.state.server).parameters, saved.mean)
 
     def progress(self) -> Progress:
         """What callbacks see."""
-        state = self.reached.state if self.reached is not None else first_state(self.resolved, self.seed, 0)
+        state = self.reached.state if self.reached is not None else self._first
         parameters = self.resolved.plan.server.broadcast(state.server).parameters
         return Progress(
             resolved=self.resolved,
@@ -71,6 +73,17 @@ class Course:
     def stopped(self) -> str:
         """The callbacks that ended it; empty where none did."""
         return self.ended if self.ended != "all rounds" else ""
+
+    def start(self) -> None:
+        """Before the first round that is run, if there is one."""
+        if self.ended:
+            return
+        self.ended = between.start(self.callbacks, self.progress())
+        if self.ended:
+            if not self.done[-1].metrics:
+                self._measure()
+            if self.keeper is not None:
+                self._save()
 
     def begin(self) -> None:
         """Before a round."""

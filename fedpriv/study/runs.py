@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,7 +14,7 @@ from fedpriv.data import Federation
 from fedpriv.engine.checkpoint import Checkpoint, Done
 from fedpriv.engine.executors import Executor
 from fedpriv.engine.explain import delta_of, learns, observers_of
-from fedpriv.engine.plan import Plan, describe
+from fedpriv.engine.plan import Plan
 from fedpriv.engine.resolution import Resolved
 from fedpriv.engine.rounds import RoundRecord, RoundState, run_rounds
 from fedpriv.engine.training import Device, device_of
@@ -23,7 +23,7 @@ from fedpriv.learning.update import Vector
 from fedpriv.privacy.ledger import Ledger
 from fedpriv.randomness import NoiseSource, Streams
 from fedpriv.study import callbacks as between
-from fedpriv.study.callbacks import Callback, RoundLog
+from fedpriv.study.callbacks import Callback
 from fedpriv.study.course import Course
 from fedpriv.study.progress import bar
 from fedpriv.study.rows import COSTS, row_of
@@ -88,7 +88,8 @@ def run(
         callbacks: called after every round; one that returns ``"stop"`` ends the run. See
             :mod:`fedpriv.study.callbacks`.
         checkpoint: a folder of its own for the run. Where it holds a checkpoint of the same plan, federation, seed,
-            noise, kind of device and callbacks (logs apart), the run goes on from there as if it had never stopped; see
+            noise, kind of device and callbacks (logs, and what a callback counts by itself, apart), the run goes on
+            from there as if it had never stopped; see
             :class:`fedpriv.engine.checkpoint.Checkpoint` for what holds under ``noise="os"``. A run that has ended is
             read back.
         every: rounds between two checkpoints; one is also written at the end, and when the run is interrupted.
@@ -99,7 +100,7 @@ def run(
     Raises:
         PlanError: the plan does not fit the federation; nothing has run.
         CheckpointError: the folder's checkpoint is of another run (it names the fields that differ) or none can be
-            read, or a state cannot be kept.
+            read; a state cannot be kept; the folder cannot be written to, or another run is using it.
         RoundAborted: with ``on_abort="raise"``.
         DecryptionFailed: a homomorphic aggregate did not decrypt to a sum; always ends the run.
     """
@@ -109,44 +110,49 @@ def run(
     if on_abort not in ("record", "raise"):
         raise ConfigurationError('on_abort is "record" or "raise".', value=on_abort, remedy='Use "record".')
     callbacks = between.check(callbacks)
-    keeper = None
+    kept: AbstractContextManager[Checkpoint | None] = nullcontext()
     if checkpoint is not None:
-        about = {"seed": int(Streams(seed).seed), "noise": noise, "ideal": ideal, "evaluate_every": evaluate_every}
-        where = {"device": device_of(resolved, device)}
-        stopping = [describe(callback) for callback in callbacks if not isinstance(callback, RoundLog)]
-        keeper = Checkpoint(checkpoint, resolved, {**about, **where, "callbacks": stopping}, noise=noise, every=every)
-    saved = keeper.load() if keeper is not None else None
-    course = Course(resolved, seed, noise, evaluate_every, callbacks, keeper, saved)
-    partial = False
-    try:
-        if not course.ended:
-            between.start(callbacks, course.progress())
-            steps = run_rounds(
-                resolved,
-                seed=seed,
-                noise=noise,
-                ideal=ideal,
-                executor=executor,
-                device=device,
-                state=saved.state if saved is not None else None,
+        about: dict[str, Any] = {
+            "seed": int(Streams(seed).seed),
+            "noise": noise,
+            "ideal": ideal,
+            "evaluate_every": evaluate_every,
+        }
+        about |= {"device": device_of(resolved, device), "callbacks": between.settings(callbacks)}
+        kept = closing(Checkpoint(checkpoint, resolved, about, noise=noise, every=every))
+    with kept as keeper:
+        saved = keeper.load() if keeper is not None else None
+        course = Course(resolved, seed, noise, evaluate_every, callbacks, keeper, saved)
+        partial = False
+        try:
+            course.start()
+            if not course.ended:
+                steps = run_rounds(
+                    resolved,
+                    seed=seed,
+                    noise=noise,
+                    ideal=ideal,
+                    executor=executor,
+                    device=device,
+                    state=saved.state if saved is not None else None,
+                )
+                course.begin()
+                with closing(steps):
+                    for state, carried in bar(steps, resolved.plan.rounds - len(course.done), "rounds", progress):
+                        if state.record.aborted is not None and on_abort == "raise":
+                            raise state.record.aborted
+                        if course.take(state, carried):
+                            break
+        except KeyboardInterrupt:
+            if not course.reached:
+                raise
+            partial = True
+            logging.getLogger("fedpriv").warning(
+                "Interrupted after %d of %d rounds.", course.reached.rounds, resolved.plan.rounds
             )
-            course.begin()
-            with closing(steps):
-                for state, carried in bar(steps, resolved.plan.rounds - len(course.done), "rounds", progress):
-                    if state.record.aborted is not None and on_abort == "raise":
-                        raise state.record.aborted
-                    if course.take(state, carried):
-                        break
-    except KeyboardInterrupt:
-        if not course.reached:
-            raise
-        partial = True
-        logging.getLogger("fedpriv").warning(
-            "Interrupted after %d of %d rounds.", course.reached.rounds, resolved.plan.rounds
-        )
-        course.interrupted()
-        if course.ended:  # it was over, and kept: whoever called is to end as well
-            raise
+            course.interrupted()
+            if course.ended:  # it was over, and kept: whoever called is to end as well
+                raise
     assert course.reached is not None
     return Run(
         resolved=resolved,

@@ -145,19 +145,22 @@ class TestDemo:
         names = {path.name for path in (tmp_path / "demo").iterdir()}
         assert {"demo.png", "demo.pdf", "demo.json", "protocols.tex", "trade_off.csv", "runs.csv"} <= names
 
-    @pytest.mark.parametrize("after", [0.5, 4.0])
-    def test_an_interrupt_leaves_nothing(self, after: float, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("begun", [False, True])
+    def test_an_interrupt_leaves_nothing(self, begun: bool, tmp_path: Path) -> None:
         command = [sys.executable, "-m", "fedpriv.cli", *_demo(tmp_path / "results" / "demo")]
         command[command.index("--rounds") + 1] = "500"  # long enough to be interrupted
         process = subprocess.Popen(
             command,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env=os.environ | {"PYTHONWARNINGS": ""},
+            env=os.environ | {"PYTHONWARNINGS": "", "PYTHONUNBUFFERED": "1"},
             # A shell's background job ignores SIGINT, and its children would too.
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
-        time.sleep(after)
+        assert process.stdout is not None
+        if begun:
+            assert b"6 clients" in process.stdout.readline()
+        time.sleep(0.5)
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=60)
         assert process.returncode != 0

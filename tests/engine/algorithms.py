@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 import fedpriv as fp
+from fedpriv.engine.crews import WorkerCrew
 from fedpriv.learning.update import Broadcast, Update, per_client
 
 Make = Callable[..., fp.Plan]
@@ -16,6 +18,46 @@ Make = Callable[..., fp.Plan]
 
 def execute(federation: Any, plan: Any, seed: int = 7, **options: Any) -> fp.Run:
     return fp.run(federation, plan, seed=seed, progress=False, **options)
+
+
+@dataclass(frozen=True)
+class Ready:
+    """These workers, run after run: they load torch once."""
+
+    crew: WorkerCrew
+
+    def start(self) -> Any:
+        return nullcontext(self.crew)
+
+
+TIMINGS = ["client_seconds", "train_seconds", "server_seconds", "wall_seconds", "seconds", "evaluate_seconds"]
+PATHS = ("stacked", "vmap", "loop")
+
+
+def same_bits(crew: WorkerCrew, federation: Any, planned: Make) -> None:
+    """However clients are trained, ideal and masked, and whoever drops out: any number of workers, down to one, gives
+    each round the model that one process does, and all else that a run says but for timings.
+    """
+    network = fp.Network(dropout=0.3)
+    runs = [
+        (
+            planned(
+                aggregation=fp.SecureAggregation(dropout=0.5, corrupt=0.0), network=network, batching=path, rounds=2
+            ),
+            {"ideal": ideal},
+        )
+        for path in PATHS
+        for ideal in (True, False)
+    ]
+    here = [execute(federation, plan, **how) for plan, how in runs]
+    while crew.workers:
+        for expected, (plan, how) in zip(here, runs, strict=True):
+            there = execute(federation, plan, executor=Ready(crew), **how)
+            assert there.batching == plan.batching
+            assert there.frame.drop(columns=TIMINGS).equals(expected.frame.drop(columns=TIMINGS))
+            assert there.ledger.events == expected.ledger.events
+        crew.workers.pop().end()
+    assert any(run.frame["contributors"].min() < 8 for run in here)
 
 
 @per_client

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from algorithms import execute
+from algorithms import TIMINGS, execute
 
 import fedpriv as fp
 from fedpriv.aggregation import Session, Terms, perform
@@ -148,6 +151,88 @@ def masked_run(federations: Any, planned: Any, executor: Executor, marker: Path)
     run = execute(federations(clients=N), plan, executor=executor)
     assert marker.exists()
     return run
+
+
+def compared(federations: Any, planned: Any, executor: Executor, folder: Path) -> None:
+    """The same comparison in this process, and where a worker dies in one of the cells: that one is done again."""
+    client = Mortal(steps=2, batch_size=4, learning_rate=0.3, death=Once(folder / "died"))
+    plans = {
+        "mortal": planned(client=client),
+        "noised": planned(mechanism=fp.CentralGaussian(clip_norm=1.0, noise_multiplier=2.0)),
+    }
+    options: dict[str, Any] = {"seeds": [0, 1], "progress": False}
+    here = fp.compare(federations(), plans, **options)
+    there = fp.compare(federations(), plans, executor=executor, checkpoint=folder / "kept", every=1, **options)
+    assert (folder / "died").exists()
+    for name in ("frame", "rounds"):
+        one, other = (getattr(study, name).drop(columns=TIMINGS, errors="ignore") for study in (here, there))
+        assert other.equals(one)
+    assert len(list((folder / "kept").glob("*/round-000002.checkpoint"))) == 4
+
+
+INTERRUPTED = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # also where the tests run in the background of a shell
+import numpy as np
+import fedpriv as fp
+from fedpriv.learning.update import Update, per_client
+
+@per_client
+class Ones:
+    def train_one(self, model, broadcast, client, state, rng):
+        return Update(payload={"delta": np.ones(1, dtype=np.float32)})
+
+x, y = np.zeros((60, 1)), np.zeros(60, dtype=np.int64)
+clients = tuple(fp.data.Client(index=i, name=str(i), x=x[:1], y=y[:1]) for i in range(60))
+federation = fp.data.Federation(name="f", clients=clients, test_x=x, test_y=y, classes=2)
+plan = fp.Plan(model=None, client=Ones(), rounds=1_000_000)
+run = fp.run(federation, plan, seed=1, progress=False, executor=EXECUTOR, callbacks=[lambda p: print(1, flush=True)])
+assert run.partial and len(run.records) == len(run.frame) == len(run.ledger) >= 2
+print("whole")
+"""
+
+
+def interrupted(executor: str) -> None:
+    """Ctrl-C on a terminal reaches the run and all of its workers."""
+    command = [sys.executable, "-c", INTERRUPTED.replace("EXECUTOR", executor)]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as run:
+        assert run.stdout is not None
+        begun = [run.stdout.readline() for _ in range(2)]
+        pids = of_session(run.pid)
+        os.killpg(run.pid, signal.SIGINT)
+        told, errors = run.communicate(timeout=60)
+    assert begun == ["1\n"] * 2, errors
+    assert len(pids) >= 3
+    assert (run.returncode, told.splitlines()[-1:]) == (0, ["whole"]), errors
+    assert gone(pids, within=30)
+    assert not of_session(run.pid)
+
+
+def descendants() -> list[int]:
+    """The processes that this one has started, and those that they have."""
+    parents = {}
+    for entry in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            state, parent = (entry / "stat").read_text().rpartition(")")[2].split()[:2]
+            if state != "Z":
+                parents[int(entry.name)] = int(parent)
+    found = [os.getpid()]
+    for pid in found:
+        found += [child for child, parent in parents.items() if parent == pid]
+    return found[1:]
+
+
+def of_session(leader: int) -> list[int]:
+    """The processes that a script has started, and itself."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            state, _, _, session = (entry / "stat").read_text().rpartition(")")[2].split()[:4]
+            if int(session) == leader and state != "Z":
+                found.append(int(entry.name))
+    return found
 
 
 # --- a protocol in which the server speaks first --------------------------------------------------------------------

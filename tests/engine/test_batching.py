@@ -18,7 +18,6 @@ import fedpriv as fp
 from fedpriv.aggregation import hosting
 from fedpriv.data import Client, Federation
 from fedpriv.engine import resolution, training
-from fedpriv.engine.processes import Processes
 from fedpriv.errors import ConfigurationError, NonFiniteInput, PlanError
 from fedpriv.learning import Broadcast, LocalSGD, Update
 
@@ -126,15 +125,6 @@ def test_an_algorithm_of_the_users_own() -> None:
     assert told.seen == [("stacked", 7)]
     silent = Unchecked(lambda index, size: Update(payload={"delta": np.ones(size, dtype=np.float32)}))
     assert execute(a_federation(), a_plan(client=silent, rounds=1)).batching == "loop"
-
-
-def test_three_workers_give_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As one and two do in test_processes.py; a worker here has blocks of two sizes."""
-    monkeypatch.setattr(hosting, "BLOCK", 3)
-    federation, plan = a_federation(), a_plan()
-    here, there = (execute(federation, plan, ideal=True, executor=e) for e in (None, Processes(3)))
-    assert [record.sha256 for record in there.records] == [record.sha256 for record in here.records]
-    assert there.batching == here.batching == "stacked"
 
 
 @pytest.mark.parametrize("mechanism", [fp.NoDP(limit=0.01), fp.CentralGaussian(clip_norm=0.1, noise_multiplier=1.0)])

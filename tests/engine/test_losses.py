@@ -12,8 +12,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from algorithms import Make, execute
-from losses import GONE, REST, N, Once, ServerFirst, alive, attempt, deployed, gone, ideal_run, masked, masked_run
+from algorithms import Make, Ready, execute
+from losses import (
+    GONE,
+    REST,
+    N,
+    Once,
+    ServerFirst,
+    alive,
+    attempt,
+    compared,
+    deployed,
+    gone,
+    ideal_run,
+    interrupted,
+    masked,
+    masked_run,
+)
 
 import fedpriv as fp
 from fedpriv.aggregation import hosting
@@ -145,63 +160,54 @@ def test_a_lost_item_is_done_again(crew: WorkerCrew, tmp_path: Path) -> None:
     assert list(crew.map(lambda n: n + shared.value + later.value, range(4))) == [30, 31, 32, 33]
 
 
-def test_an_ideal_run_loses_a_worker_and_not_a_bit(federations: Any, planned: Make, tmp_path: Path) -> None:
+def test_an_ideal_run_loses_a_worker_and_not_a_bit(
+    crew: WorkerCrew, federations: Any, planned: Make, tmp_path: Path
+) -> None:
     with pytest.warns(RuntimeWarning, match="-9"):
-        here, there = ideal_run(federations, planned, Processes(2), tmp_path / "died")
+        here, there = ideal_run(federations, planned, Ready(crew), tmp_path / "died")
     assert there.sha256 == here.sha256
     assert [record.sha256 for record in there.records] == [record.sha256 for record in here.records]
     assert all(record.lost == () and record.contributors == ALL for record in there.records)
 
 
-def test_a_masked_run_goes_on_without_those_who_were_lost(federations: Any, planned: Make, tmp_path: Path) -> None:
+def test_a_masked_run_goes_on_without_those_who_were_lost(
+    crew: WorkerCrew, federations: Any, planned: Make, tmp_path: Path
+) -> None:
     with pytest.warns(RuntimeWarning, match="-9"):
-        run = masked_run(federations, planned, Processes(2), tmp_path / "died")
+        run = masked_run(federations, planned, Ready(crew), tmp_path / "died")
     assert [record.lost for record in run.records] == [GONE, ()]
     assert [record.contributors for record in run.records] == [REST, ALL]
     expected = execute(federations(clients=N), run.plan)
     assert run.sha256 != expected.sha256  # three clients of the first round are missing
 
 
+def test_a_comparison_loses_a_worker_and_not_a_cell(
+    crew: WorkerCrew, federations: Any, planned: Make, tmp_path: Path
+) -> None:
+    with pytest.warns(RuntimeWarning, match="-9"):
+        compared(federations, planned, Ready(crew), tmp_path)
+
+
 # --- the end --------------------------------------------------------------------------------------------------------
 
 SCRIPT = """
-import signal, sys, time
-signal.signal(signal.SIGINT, signal.default_int_handler)  # also where the tests run in the background of a shell
+import time
 from fedpriv.engine.processes import Processes
-
-def pids(_):
-    import os
-    return os.getpid()
 
 with Processes(2).start() as crew:
     print(*(worker.pid for worker in crew.workers), flush=True)
-    for _ in crew.map(lambda seconds: time.sleep(seconds), [0, 0, 60, 60]):
+    for _ in crew.map(lambda seconds: time.sleep(seconds), [0.2] * 100000):
         print("one", flush=True)
 """
 
 
-def running() -> tuple[subprocess.Popen[str], list[int]]:
-    """A script whose two workers are busy for a minute."""
-    script = subprocess.Popen([sys.executable, "-c", SCRIPT], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert script.stdout is not None
-    workers = [int(pid) for pid in script.stdout.readline().split()]
-    assert [script.stdout.readline() for _ in range(2)] == ["one\n"] * 2
-    assert all(map(alive, workers))
-    return script, workers
-
-
-def test_an_interruption_leaves_nobody_behind() -> None:
-    script, workers = running()
-    script.send_signal(signal.SIGINT)
-    _, errors = script.communicate(timeout=5)
-    assert "KeyboardInterrupt" in errors
-    assert not any(map(alive, workers))
+def test_an_interruption_ends_a_run_with_what_it_has_and_leaves_nobody_behind() -> None:
+    interrupted("fp.Processes(2)")
 
 
 def test_workers_end_with_a_parent_that_was_killed() -> None:
     """Those that are at rest at once; one that works, with its next answer."""
-    code = SCRIPT.replace("[0, 0, 60, 60]", "[0.2] * 100000")
-    script = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    script = subprocess.Popen([sys.executable, "-c", SCRIPT], stdout=subprocess.PIPE, text=True)
     with script:
         assert script.stdout is not None
         workers = [int(pid) for pid in script.stdout.readline().split()]

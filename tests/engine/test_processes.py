@@ -8,12 +8,13 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from algorithms import Constant, Make, execute
+from algorithms import Constant, Make, Ready, execute, same_bits
 from losses import LENGTH, SESSION, Counting, N, deployed
 
 import fedpriv as fp
@@ -28,7 +29,7 @@ from fedpriv.threat import SERVER, client
 
 @pytest.fixture(scope="module")
 def crew() -> Iterator[WorkerCrew]:
-    with Processes(2).start() as crew:
+    with Processes(3).start() as crew:
         yield crew
 
 
@@ -184,21 +185,26 @@ def test_a_number_of_workers(workers: Any) -> None:
         Processes(workers)
 
 
-@pytest.mark.parametrize("ideal", [False, True])
-def test_any_number_of_workers_gives_the_same_bits(ideal: bool, federation: Any, planned: Make) -> None:
-    """A lambda for a model, as a notebook has it; dropouts at every stage; states that stay with clients."""
-    network = fp.Network(dropout=0.3)
-    plan = planned(aggregation=fp.SecureAggregation(dropout=0.5, corrupt=0.0), network=network, rounds=2)
-    runs = [execute(federation, plan, executor=e, ideal=ideal) for e in (None, Processes(1), Processes(2))]
-    timings = ["seconds", *(name for name in runs[0].frame if "seconds" in name)]
-    frames = [run.frame.drop(columns=timings, errors="ignore") for run in runs]
-    for frame in frames[1:]:
-        assert frame.equals(frames[0])
-    assert len({run.sha256 for run in runs}) == 1
-
-
-def test_a_client_that_diverges_in_a_worker(federation: Any, planned: Make) -> None:
+def test_a_client_that_diverges_in_a_worker(crew: WorkerCrew, federation: Any, planned: Make) -> None:
     plan = planned(client=Constant(broken=3, poison=np.nan), rounds=3)
     with pytest.raises(NonFiniteInput, match="client/3") as caught:
-        execute(federation, plan, executor=Processes(2))
+        execute(federation, plan, executor=Ready(crew))
     assert "In round 2." in caught.value.__notes__
+
+
+@dataclass(frozen=True)
+class Spreading:
+    """A worker whose work is spread over workers."""
+
+    def __call__(self, _: int) -> None:
+        Processes(1).start()
+
+
+def test_a_worker_has_no_workers(crew: WorkerCrew) -> None:
+    with pytest.raises(ConfigurationError, match=r"no workers of its own.*leave out one executor"):
+        list(crew.map(Spreading(), [0]))
+
+
+def test_any_number_of_workers_gives_the_same_bits(crew: WorkerCrew, federation: Any, planned: Make) -> None:
+    """Three, two and one; the last test here: it ends them. A lambda for a model, as a notebook has it."""
+    same_bits(crew, federation, lambda **parts: planned(model=lambda: fp.models.logistic((4,), 3), **parts))

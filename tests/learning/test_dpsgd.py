@@ -17,7 +17,7 @@ from torch import nn
 
 from fedpriv.data import Client
 from fedpriv.errors import ConfigurationError, NonFiniteInput, PlanError, TrainingFailed
-from fedpriv.learning import DELTA, DPSGD, Broadcast, flatten, models
+from fedpriv.learning import DELTA, DPSGD, Broadcast, dpsgd, flatten, models
 from fedpriv.learning.clipped import MARGIN, clipped_stack, opacus
 from fedpriv.learning.stacked import Stacked
 from fedpriv.privacy import Budget
@@ -58,10 +58,9 @@ def rows_of(client: Client, algorithm: DPSGD, seed: int = 9):
     rng = np.random.default_rng([seed, client.index])
     rng.integers(2**63)  # torch's seed
     batches = [np.flatnonzero(rng.random(len(client)) < algorithm.sampling_rate) for _ in range(algorithm.steps)]
-    generator = np.random.Generator(np.random.PCG64DXSM(int(rng.integers(2**63))))
-    noise = torch.from_numpy(generator.standard_normal(algorithm.steps * SIZE, dtype=np.float32))
-    noise = noise.view(algorithm.steps, SIZE)
-    return batches, noise.numpy().astype(np.float64)
+    # Not torch's generator, nor one seeded by a number of rng: the whole state of the client's stream counts.
+    noise = rng.standard_normal((algorithm.steps, SIZE), dtype=np.float32)
+    return batches, noise.astype(np.float64)
 
 
 @pytest.mark.parametrize(
@@ -307,6 +306,25 @@ def test_noise_from_the_operating_system_is_nobodys_stream() -> None:
     assert replace(PLAIN, noise="os").participation(0).noise_source == "os"
 
 
+def test_what_dropout_draws_is_nobodys_stream_either() -> None:
+    """A record more in a batch shifts the others' masks, which moves the sum by more than the clip norm."""
+    masks = []
+
+    class Seen(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            masks.append(x.detach() == 0)
+            return x
+
+    model = nn.Sequential(nn.Linear(FEATURES, 30), nn.Dropout(0.5), Seen(), nn.Linear(30, CLASSES))
+    before = torch.random.get_rng_state()
+    for noise in ("seeded", "os"):
+        for _ in range(2):
+            train(replace(PLAIN, sampling_rate=1.0, steps=1, noise=noise), [a_client()], model)
+    assert torch.equal(masks[0], masks[1])
+    assert not torch.equal(masks[2], masks[3])
+    assert torch.equal(before, torch.random.get_rng_state())
+
+
 def test_what_is_left_open_is_settled() -> None:
     following = PLAIN.settled(rounds=3, noise="os")
     assert (following.noise, following.noise_multiplier) == ("os", 0.8)
@@ -351,21 +369,14 @@ def _pieces(sent: np.ndarray, model: nn.Module) -> list[np.ndarray]:
     return np.split(sent, np.cumsum(sizes)[:-1])
 
 
-def test_seeds_that_agree_in_32_bits_give_other_noise() -> None:
-    """Of a seed of torch's generator on the processor no more than 32 bits count."""
-
-    class Given:
-        def __init__(self, seed: int) -> None:
-            self.seed = seed
-
-        def integers(self, _: int) -> int:
-            return self.seed
-
-    algorithm = DPSGD(
-        learning_rate=0.1, clip_norm=1.0, sampling_rate=0.5, expected_batch=4, steps=1, noise_multiplier=1.0
-    )
-    first, second = (next(algorithm._noises(8, Given(seed))) for seed in (1, 1 + 2**32))  # type: ignore[arg-type]
-    assert not torch.equal(first, second)
+@pytest.mark.parametrize("batching", ["loop", "stacked"])
+def test_what_is_drawn_does_not_depend_on_how_much_at_once(batching, monkeypatch) -> None:
+    """Else a client's noise would depend on who trains beside it."""
+    clients, algorithm = [a_client(30, i) for i in range(3)], replace(PLAIN, steps=7)
+    whole = train(algorithm, clients, batching=batching)
+    for numbers in (1, 3 * 3 * SIZE):
+        monkeypatch.setattr(dpsgd, "_AT_ONCE", numbers)
+        np.testing.assert_array_equal(train(algorithm, clients, batching=batching), whole)
 
 
 def test_the_module_and_torchs_generator_are_left_as_they_were() -> None:

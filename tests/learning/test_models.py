@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import subprocess
 import sys
 from contextlib import suppress
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,7 +19,7 @@ from torch import nn
 
 from fedpriv.errors import ConfigurationError, DataError
 from fedpriv.learning import evaluate, flatten, load, models
-from fedpriv.learning.vector import own_turn
+from fedpriv.learning.vector import Layout
 
 
 @pytest.mark.parametrize(
@@ -205,7 +207,7 @@ def test_a_turn_leaves_local_buffers_and_the_generator_as_they_were():
     before = torch.get_rng_state()
     draws = []
     for _ in range(2):
-        with suppress(RuntimeError), own_turn(module, np.random.default_rng(1)):
+        with suppress(RuntimeError), Layout(module).turn(np.random.default_rng(1)):
             draws.append(torch.rand(()).item())
             module(torch.zeros(4, 2))
             assert int(module.seen) == 4
@@ -215,6 +217,23 @@ def test_a_turn_leaves_local_buffers_and_the_generator_as_they_were():
     assert int(module.seen) == 0
     assert int(module.norm.num_batches_tracked) == 0
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_torch_is_seeded_with_every_bit():
+    """Of seeds that agree in their low 32 bits each gives other draws: those of the twister filled with all of it."""
+    draws = []
+    for seed in (1, 1 + 2**32):
+        entropy = seed.to_bytes(8, "little")
+        rng = SimpleNamespace(integers=lambda _, seed=seed: seed)
+        with Layout(nn.Linear(1, 1)).turn(rng):
+            draws.append(torch.randint(2**31, (2000,)).numpy())
+        twister = np.random.MT19937()
+        key = np.frombuffer(hashlib.shake_256(entropy).digest(4 * 624), dtype="<u4")
+        twister.state = {"bit_generator": "MT19937", "state": {"key": key, "pos": 624}}
+        np.testing.assert_array_equal(
+            draws[-1], twister.random_raw(4000)[1::2] % 2**31
+        )  # torch takes two words for one
+    assert (draws[0] != draws[1]).mean() > 0.99
 
 
 def test_evaluate_by_hand_in_batches():

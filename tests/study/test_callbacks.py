@@ -189,6 +189,12 @@ class TestRoundLog:
         if ending == "jsonl":
             assert json.loads(path.read_text().splitlines()[0])["accuracy"] is None
 
+    def test_its_folder_is_made(self, federation: Any, planned: Make, tmp_path: Path) -> None:
+        execute(federation, planned(), fp.callbacks.RoundLog(tmp_path / "made" / "a.csv"))
+        assert len(pd.read_csv(tmp_path / "made" / "a.csv")) == 2
+        with pytest.raises(ConfigurationError, match=r"can be written.*/proc/self/a\.csv: No such file"):
+            execute(federation, planned(), fp.callbacks.RoundLog("/proc/self/a.csv"))
+
     def test_another_ending(self) -> None:
         with pytest.raises(ConfigurationError, match="jsonl"):
             fp.callbacks.RoundLog("rounds.txt")
@@ -202,6 +208,18 @@ class TestRoundLog:
 def test_what_is_no_callback(wrong: Any, federation: Any, planned: Make) -> None:
     with pytest.raises(ConfigurationError, match=r"[Cc]allback"):
         fp.run(federation, planned(), seed=0, progress=False, callbacks=wrong)
+
+
+def test_before_the_first_round_there_is_nothing_to_end_with(federation: Any, planned: Make) -> None:
+    class Never:
+        def on_start(self, progress: Any) -> str:
+            return "stop"
+
+        def on_round(self, progress: Any) -> None:
+            raise AssertionError
+
+    with pytest.raises(ConfigurationError, match=r"A run has a round.*Never"):
+        execute(federation, planned(), Never())
 
 
 def test_what_a_callback_returns(federation: Any, planned: Make) -> None:

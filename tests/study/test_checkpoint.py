@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -210,7 +212,7 @@ class TestRefusals:
 
         with monkeypatch.context() as patch:
             patch.setattr(os, "replace", full)
-            with pytest.raises(OSError, match="no space"):
+            with pytest.raises(CheckpointError, match=r"round-000003\.checkpoint: no space .*Make room"):
                 execute(federation, plan, checkpoint=tmp_path, every=1)
         assert sorted(path.name for path in tmp_path.iterdir()) == [
             "round-000001.checkpoint",
@@ -227,6 +229,105 @@ class TestRefusals:
 
         with pytest.raises(CheckpointError, match=r"the state of client 0\['open'\]: object"):
             execute(federation, planned(client=Odd()), checkpoint=tmp_path)
+
+    def test_a_state_that_could_not_be_read_is_not_written(
+        self, federation: Any, planned: Make, tmp_path: Path
+    ) -> None:
+        @dataclass(frozen=True)
+        class Local:
+            rounds: int = 0
+
+        @per_client
+        class Odd:
+            def train_one(self, model: Any, broadcast: Broadcast, client: Any, state: Any, rng: Any) -> Update:
+                return Update(payload={"delta": np.zeros(len(broadcast.parameters), dtype=np.float32)}, state=Local())
+
+        with pytest.raises(CheckpointError, match=r"client 0: Local, which a function defines.*top level"):
+            execute(federation, planned(client=Odd()), checkpoint=tmp_path)
+
+    @pytest.mark.parametrize("folder", ["/proc/self", "/proc/absent"])
+    def test_a_folder_that_cannot_be_written_to_is_refused_before_anything_runs(
+        self, folder: str, federation: Any, planned: Make, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from fedpriv.engine.training import ClientWork
+
+        monkeypatch.delattr(ClientWork, "_train")
+        with pytest.raises(CheckpointError, match="can be written to"):
+            execute(federation, planned(), checkpoint=folder)
+
+    def test_a_folder_is_one_runs_at_a_time(
+        self, federation: Any, planned: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from fedpriv.engine import checkpoint
+
+        monkeypatch.setattr(checkpoint, "_PATIENCE", 0.1)
+        refused = []
+
+        def second(progress: Any) -> None:
+            with pytest.raises(CheckpointError, match="one run at a time") as caught:
+                execute(federation, planned(), checkpoint=tmp_path, callbacks=[second])
+            refused.append(caught.value)
+
+        for _ in range(2):  # it is left again
+            execute(federation, planned(), checkpoint=tmp_path, callbacks=[second])
+        assert len(refused) == 2
+        with pytest.raises(CheckpointError, match="callbacks"):
+            execute(federation, planned(), checkpoint=tmp_path)
+        execute(federation, planned(), checkpoint=tmp_path, callbacks=[second])
+
+    def test_what_a_killed_write_left_is_removed(self, federation: Any, planned: Make, tmp_path: Path) -> None:
+        (tmp_path / ".round-000001.checkpoint.4711").write_bytes(b"half")
+        execute(federation, planned(), checkpoint=tmp_path)
+        assert [path.name for path in tmp_path.iterdir()] == ["round-000002.checkpoint"]
+
+    def test_a_write_that_is_killed_at_any_instant(self, tmp_path: Path) -> None:
+        """A process that ends without a word, before each line of the write in turn: the old file or the new one."""
+        script = """
+import os, sys
+from pathlib import Path
+from fedpriv.engine import checkpoint
+
+path, seen = Path(sys.argv[1]) / "file", []
+for instant in range(100):
+    path.write_bytes(b"old")
+    child = os.fork()
+    if child == 0:
+        left = iter(range(instant))
+
+        def trace(frame, event, argument):
+            if event == "line" and next(left, None) is None:
+                os._exit(9)
+            return trace
+
+        sys.settrace(lambda frame, *_: trace if frame.f_code is checkpoint._write.__code__ else None)
+        checkpoint._write(path, b"new" * 100_000)
+        os._exit(0)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    seen.append(path.read_bytes())
+    if code == 0:
+        break
+assert set(seen) == {b"old", b"new" * 100_000} and len(seen) > 8, len(seen)
+"""
+        subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=True)
+
+    def test_a_callback_that_counts_is_the_same_one_when_it_has_counted(
+        self, federation: Any, planned: Make, tmp_path: Path
+    ) -> None:
+        """As where a notebook's cell is run again; settings of what never changes still tell callbacks apart."""
+
+        class Counts:
+            calls = 0
+
+            def on_round(self, progress: Any) -> None:
+                self.calls += 1
+
+        counts = Counts()
+        for _ in range(2):
+            execute(federation, planned(), checkpoint=tmp_path, callbacks=[counts, fp.callbacks.EarlyStopping()])
+        assert counts.calls == 2
+        others = [counts, fp.callbacks.EarlyStopping(patience=6)]
+        with pytest.raises(CheckpointError, match=r"callbacks\[1\]\.patience: 5 → 6 "):
+            execute(federation, planned(), checkpoint=tmp_path, callbacks=others)
 
     def test_reading_calls_nothing_that_the_file_names(self, planned: Make) -> None:
         from fedpriv.engine.values import Reader
@@ -264,6 +365,48 @@ class TestFreshNoise:
         unit = "record" if "client" in parts else "client"
         spent = [run.ledger.epsilon(1e-2, observer="public", unit=unit) for run in (whole, resumed)]
         assert spent[1] > spent[0] * 1.1
+
+    def test_a_lost_first_round_is_charged(
+        self, federation: Any, planned: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """There is no checkpoint yet; that it had begun is known, and of which run."""
+        plan = planned(mechanism=NOISED, aggregation=fp.CKKS())
+        crashed(federation, plan, tmp_path, 0, monkeypatch, noise="os")
+        with pytest.raises(CheckpointError, match=r"plan\.rounds: 2 → 3"):
+            execute(
+                federation, planned(mechanism=NOISED, aggregation=fp.CKKS(), rounds=3), checkpoint=tmp_path, noise="os"
+            )
+        crashed(federation, plan, tmp_path, 0, monkeypatch, noise="os")
+        resumed = execute(federation, plan, checkpoint=tmp_path, noise="os")
+        assert [event.round for event in resumed.ledger.events if event.scope == "population"] == [0, 0, 0, 1]
+        assert resumed.key_bytes > 0
+
+    def test_each_attempt_is_charged_though_a_checkpoint_was_damaged_as_well(
+        self, federation: Any, planned: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        plan = planned(mechanism=NOISED, rounds=4)
+        crashed(federation, plan, tmp_path, 2, monkeypatch, noise="os")
+        (tmp_path / "round-000002.checkpoint").write_bytes(b"")
+        with pytest.warns(RuntimeWarning, match="damaged"):  # so that round 1 is lost too; and once more
+            crashed(federation, plan, tmp_path, 1, monkeypatch, noise="os")
+        with pytest.warns(RuntimeWarning, match="damaged"):
+            resumed = execute(federation, plan, checkpoint=tmp_path, noise="os")
+        assert [event.round for event in resumed.ledger.events] == [0, 1, 2, 1, 1, 2, 3]
+
+    def test_a_budget_holds_with_what_was_lost(
+        self, federation: Any, planned: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        plan = planned(rounds=5, mechanism=fp.CentralGaussian(clip_norm=1.0, noise_multiplier=4.0))
+        three = execute(federation, planned(rounds=3, mechanism=plan.mechanism))
+        spent = three.ledger.epsilon(1e-2, observer="public")
+        stop = fp.callbacks.BudgetStop(budget=fp.Budget(epsilon=1.01 * spent, delta=1e-2, observer="public"))
+        options: dict[str, Any] = {"noise": "os", "callbacks": [stop], "evaluate_every": 9}
+        crashed(federation, plan, tmp_path, 2, monkeypatch, **options)  # the last round within
+        for _ in range(2):
+            resumed = execute(federation, plan, checkpoint=tmp_path, **options)
+            assert (len(resumed.records), len(resumed.ledger), resumed.stopped) == (2, 3, "BudgetStop")
+            assert resumed.ledger.epsilon(1e-2, observer="public") == spent <= stop.budget.epsilon
+            assert "accuracy" in resumed.metrics[-1]
 
 
 class TestInterruption:

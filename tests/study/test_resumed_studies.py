@@ -75,28 +75,31 @@ def started(study: Path, out: Path, *more: str) -> subprocess.Popen[bytes]:
     )
 
 
-@pytest.mark.parametrize("how", ["SIGKILL", "SIGKILL, two workers", "SIGINT"])
-def test_a_study_that_was_ended_midway_goes_on(
-    how: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], whole: Path, study: Path
-) -> None:
-    out, workers = tmp_path / "out", ("--workers", "2") if "workers" in how else ()
-    kept = tmp_path / "out.checkpoint"
-    process = started(study, out, *workers)
+def ended(process: subprocess.Popen[bytes], how: signal.Signals, kept: Path, runs: int) -> bytes:
+    """End a study and all of its workers when some runs are done, and another has begun; what it said."""
     deadline = time.monotonic() + 60
-    while len(list(kept.glob("*/round-000060.checkpoint"))) < 3:  # some runs are done, another has begun
+    while len(list(kept.glob("*/round-000060.checkpoint"))) < runs:
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.005)
-    os.killpg(process.pid, signal.SIGINT if how == "SIGINT" else signal.SIGKILL)
+    os.killpg(process.pid, how)
     _, said = process.communicate(timeout=60)
-    assert process.returncode == (130 if how == "SIGINT" else -signal.SIGKILL)
-    if how == "SIGINT":
-        assert b"go on with --resume" in said
+    assert process.returncode == (130 if how == signal.SIGINT else -how)
+    assert runs <= len(list(kept.glob("*/round-000060.checkpoint"))) < 10
+    return said
+
+
+def test_a_study_that_was_ended_midway_goes_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], whole: Path, study: Path
+) -> None:
+    """Interrupted in its first runs, gone on with over two workers, all killed, and gone on with to its end."""
+    out, kept = tmp_path / "out", tmp_path / "out.checkpoint"
+    assert b"go on with --resume" in ended(started(study, out), signal.SIGINT, kept, 2)
     assert not out.exists()
-    done = {path: path.stat().st_mtime_ns for path in kept.glob("*/round-000060.checkpoint")}
-    assert 3 <= len(done) < 10
     assert main(["run", str(study), "--out", str(out)]) == 2
     assert "--resume" in capsys.readouterr().err
+    ended(started(study, out, "--resume", "--workers", "2"), signal.SIGKILL, kept, 5)
+    assert not out.exists()
     assert main(["run", str(study), "--out", str(out), "--every", "7", "--resume"]) == 0
     for name in ("runs", "rounds", "table"):
         assert table(out, name) == table(whole, name)
