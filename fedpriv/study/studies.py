@@ -82,13 +82,14 @@ class Study:
         """
         import pandas as pd
 
+        paths = dict.fromkeys(path for tuning in self.tunings for path in tuning.trials[0].values)
         return pd.DataFrame(
             [
                 {
                     "federation": tuning.federation,
                     "label": tuning.label,
                     "seed": np.nan if tuning.seed is None else tuning.seed,
-                    **{f"tuned_{path}": value for path, value in trial.values.items()},
+                    **{f"tuned_{path}": trial.values.get(path) for path in paths},
                     "tune_seed": trial.seed,
                     "accuracy": trial.accuracy,
                     "loss": trial.loss,
@@ -260,7 +261,7 @@ def _row(cell: Cell, charge: bool) -> dict[str, Any]:
         for ledger in charged(run.ledger, cell.tuning):
             whole = {"epsilon": epsilon_of(ledger, summary["delta"], cell.observer)}
             whole |= replace(run, ledger=ledger).summary(cell.delta)
-            row |= {name: np.fmax(row[name], whole[name]) for name in whole if name.startswith("epsilon")}
+            row |= {name: float(np.maximum(row[name], whole[name])) for name in whole if name.startswith("epsilon")}
     if cell.tuning is not None and any(np.isfinite(row[name]) for name in row if name.startswith("epsilon")):
         row["tuning"] = EXCLUDED if not charge else CHARGED if cell.tuning.public else CHARGED_BUT_SCORES
     return row
