@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, Self, TypeAlias
 
 from fedpriv.data import Federation
-from fedpriv.engine.executors import Executor, Inline, Shared
+from fedpriv.engine.executors import Crew, Executor, Inline, Shared
 from fedpriv.engine.plan import Plan
 from fedpriv.engine.resolution import Resolved
 from fedpriv.errors import CheckpointError, FedprivError, without_frames
@@ -139,12 +140,33 @@ class _Whole:
         return self.work.value.perform(job, Inline(threads=self.threads))
 
 
-def outcomes_of(work: Work, jobs: Sequence[Job], executor: Executor | None) -> Generator[Left, None, None]:
-    """Of all runs, in their order: a single one here, several over the executor's workers."""
+class Workers:
+    """The workers of a comparison: made when they are first needed, ended with it."""
+
+    def __init__(self, executor: Executor | None) -> None:
+        self.executor: Executor = executor or Inline()
+        self._crew: Crew | None = None
+        self._held = ExitStack()
+
+    def crew(self) -> Crew:
+        """All of them."""
+        if self._crew is None:
+            self._crew = self._held.enter_context(self.executor.start())
+        return self._crew
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._held.close()
+
+
+def outcomes_of(work: Work, jobs: Sequence[Job], workers: Workers) -> Generator[Left, None, None]:
+    """Of all runs, in their order: a single one here, several over the workers."""
     if len(jobs) == 1:
-        yield work.perform(jobs[0], executor or Inline())
-        return
-    with (executor or Inline()).start() as crew:
+        yield work.perform(jobs[0], workers.executor)
+    elif jobs:
+        crew = workers.crew()
         yield from crew.map(_Whole(crew.share(work), crew.threads), jobs)
 
 

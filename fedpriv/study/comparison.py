@@ -16,7 +16,7 @@ from fedpriv.engine.training import Device
 from fedpriv.errors import ConfigurationError
 from fedpriv.randomness import NoiseSource
 from fedpriv.study.callbacks import Callback, RoundLog, check
-from fedpriv.study.cells import Cell, Job, Left, Refusal, Source, Work, cell_of, outcomes_of
+from fedpriv.study.cells import Cell, Job, Left, Refusal, Source, Work, Workers, cell_of, outcomes_of
 from fedpriv.study.progress import bar
 from fedpriv.study.studies import Study
 from fedpriv.study.trials import Tuner
@@ -86,6 +86,7 @@ def compare(
 
     Raises:
         CheckpointError: a run's checkpoint is of another plan, federation or seed, or damaged.
+        DataError: no client has a record to hold out for tuning; public examples of another shape.
         PlanError: a plan does not fit, with ``on_invalid="raise"``; over the federations of the first seed nothing has
             run by then. With ``tune``: no combination of a plan's values fits.
         ConfigurationError: nothing to compare, a seed given twice, an unknown observer, δ out of range; a path that no
@@ -141,23 +142,24 @@ def compare(
             if tuner is None or label not in tuner.labels:
                 work.resolved(Job(place, seeds[0], label))
     tunings: dict[tuple[str, int, str], Tuning] = {}
-    if tuner is not None:
-        tunings = tuner(work, options, folder, executor, progress, raises=on_invalid == "raise")
-        chosen = {key: tuning.plan for key, tuning in tunings.items()}
-        work = Work(sources, plans, options, folder, on_invalid, chosen=chosen)
-    jobs = [Job(*job) for job in itertools.product(sources, seeds, plans)]
-    refused = {key for key, tuning in tunings.items() if tuning.error is not None}
     cells: list[Cell] = []
     partial = False
-    try:
-        with closing(outcomes_of(work, [job for job in jobs if job[:3] not in refused], executor)) as outcomes:
-            for job, left in bar(_all(jobs, tunings, outcomes), len(jobs), "runs", progress):
-                cells.append(cell_of(work, job, left, observer, delta, tunings.get(job[:3])))
-    except KeyboardInterrupt:
-        if not cells:
-            raise
-        partial = True
-        logging.getLogger("fedpriv").warning("Interrupted after %d of %d runs.", len(cells), len(jobs))
+    with Workers(executor) as workers:
+        if tuner is not None:
+            tunings = tuner(work, options, folder, workers, progress, raises=on_invalid == "raise")
+            chosen = {key: tuning.plan for key, tuning in tunings.items()}
+            work = Work(sources, plans, options, folder, on_invalid, chosen=chosen)
+        jobs = [Job(*job) for job in itertools.product(sources, seeds, plans)]
+        refused = {key for key, tuning in tunings.items() if tuning.error is not None}
+        try:
+            with closing(outcomes_of(work, [job for job in jobs if job[:3] not in refused], workers)) as outcomes:
+                for job, left in bar(_all(jobs, tunings, outcomes), len(jobs), "runs", progress):
+                    cells.append(cell_of(work, job, left, observer, delta, tunings.get(job[:3])))
+        except KeyboardInterrupt:
+            if not cells:
+                raise
+            partial = True
+            logging.getLogger("fedpriv").warning("Interrupted after %d of %d runs.", len(cells), len(jobs))
     return Study(cells=tuple(cells), partial=partial, charge_tuning=charge_tuning)
 
 

@@ -182,14 +182,18 @@ class Study:
         return pd.DataFrame.from_dict(seen, orient="index").rename_axis("label").reset_index().fillna("–")
 
     def plot(self, x: str = "label", y: str = "accuracy") -> Figure:
-        """``y`` against ``x`` with error bars over the seeds: a column of :attr:`frame`, or ``"round"`` for curves."""
+        """``y`` against ``x`` with error bars over the seeds: a column of :attr:`frame`, or ``"round"`` for curves.
+
+        Below a figure of any ε of tuned plans stands whether that includes the tuning.
+        """
         from fedpriv.report import figures
 
         if x == "round":
             return figures.curves(self.rounds, y)
         figure = figures.trade_off(self.frame, x, y)
         if any(name.startswith("epsilon") for name in (x, y)) and self.note:
-            figure.supxlabel(self.note, fontsize="x-small")
+            marks = dict.fromkeys(mark for mark in self.frame["tuning"] if mark and isinstance(mark, str))
+            figure.supxlabel("; ".join(marks), fontsize="small")
         return figure
 
     def to_latex(self, columns: Iterable[str] | None = None) -> str:

@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from fedpriv.data import Federation
-from fedpriv.engine.executors import Executor
 from fedpriv.engine.explain import planned_ledger
 from fedpriv.engine.plan import Plan
 from fedpriv.errors import ConfigurationError, FedprivError, without_frames
 from fedpriv.privacy.ledger.event import LedgerEvent
-from fedpriv.study.cells import Job, Left, Refusal, Source, Work, outcomes_of
+from fedpriv.study.cells import Job, Left, Refusal, Source, Work, Workers, outcomes_of
 from fedpriv.study.progress import bar
 from fedpriv.study.tuning import (
     Candidate,
@@ -80,7 +79,7 @@ class Tuner:
         whole: Work,
         options: Mapping[str, Any],
         folder: Path | None,
-        executor: Executor | None,
+        workers: Workers,
         progress: bool,
         *,
         raises: bool,
@@ -91,7 +90,7 @@ class Tuner:
             whole: the comparison, to check candidates against its federations before anything runs.
             options: of every run.
             folder: where each trial has a checkpoint, or None.
-            executor: whose workers the trials are spread over.
+            workers: over which the trials are spread.
             progress: show a progress bar on a terminal.
             raises: a plan without a candidate that fits is an error: where that is known, before anything runs.
 
@@ -110,7 +109,7 @@ class Tuner:
             for tried in cells.values():
                 if len(tried.refused) == len(tried.among):
                     raise tried.refused[0]
-        self._try(cells, options, folder, executor, progress)
+        self._try(cells, options, folder, workers, progress)
         found: dict[tuple[str, int, str], Tuning] = {}
         for (place, drawn, label), tried in cells.items():
             fixed = isinstance(self._sources[place], Federation)
@@ -154,7 +153,7 @@ class Tuner:
         cells: Mapping[tuple[str, int, str], _Tried],
         options: Mapping[str, Any],
         folder: Path | None,
-        executor: Executor | None,
+        workers: Workers,
         progress: bool,
     ) -> None:
         """Run every candidate that fits with every tuning seed."""
@@ -170,7 +169,7 @@ class Tuner:
                         jobs.append(Job(place, seed, name, drawn))
                         meant.append((tried, number))
         work = Work(self._sources, plans, options, folder and folder / "tuning", "record", self.part)
-        with closing(outcomes_of(work, jobs, executor)) as outcomes:
+        with closing(outcomes_of(work, jobs, workers)) as outcomes:
             shown = bar(outcomes, len(jobs), "trials", progress)
             for job, (tried, number), left in zip(jobs, meant, shown, strict=True):
                 tried.take(number, job.seed, left)

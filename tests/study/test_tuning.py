@@ -339,7 +339,7 @@ class TestEpsilon:
         latex = study.to_latex(["epsilon"])
         assert latex.count(r"$\varepsilon$ excludes tuning") == 2
         assert "tuning" not in study.table(["accuracy"])
-        assert study.plot(x="epsilon").get_supxlabel() == study.note
+        assert study.plot(x="epsilon").get_supxlabel() == "ε excludes tuning"
         assert not study.plot().get_supxlabel()
         folder = study.save(tmp_path / "study")
         assert "ε excludes tuning" in (folder / "table.csv").read_text(encoding="utf-8")
