@@ -21,7 +21,7 @@ from fedpriv.privacy.correlation import Correlation
 from fedpriv.privacy.ledger.accounting import Composition, epsilon
 from fedpriv.report.tables import text
 from fedpriv.study.cells import Job, Work
-from fedpriv.study.tuning import HeldOut, Public, Trial, best, candidates, exchanged, has, seeds_of
+from fedpriv.study.tuning import HeldOut, Public, Trial, best, candidates, exchanged, has, in_a_row, seeds_of
 
 Make = Callable[..., fp.Plan]
 RATE = "client.learning_rate"
@@ -440,6 +440,19 @@ class TestEpsilon:
 
 def _sum(inverse_squares: float) -> float:
     return epsilon(Composition(gaussian=inverse_squares), DELTA, "zero-out", "pld")
+
+
+def test_runs_in_a_row_share_no_round(federation: Any, planned: Make) -> None:
+    """Per record, and where noise is correlated, the ledger goes by the number of a round."""
+    events = fp.run(federation, planned(mechanism=NOISED), seed=0, progress=False).ledger.events
+    joined = in_a_row([events, (), events, events[:1]])
+    assert [event.round for event in joined] == [0, 1, 2, 3, 4]
+    assert {replace(event, round=0) for event in joined} == {replace(event, round=0) for event in events}
+
+
+def test_public_examples_of_another_shape(federation: Any, planned: Make) -> None:
+    with pytest.raises(DataError, match="one shape"):
+        tuned(federation, {"a": planned()}, {RATE: [0.1, 0.3]}, select=(np.zeros((2, 3)), [0, 1]))
 
 
 def test_errors_of_candidates_are_fedprivs(planned: Make) -> None:
