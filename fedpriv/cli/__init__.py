@@ -25,7 +25,8 @@ A study is a Python file that defines `federation` and `plans`:
     seeds = range(3)          # optional; every plan runs once for each
 
 `plans` is a Plan or {label: Plan}. `federation` may also be a function seed -> Federation, or {name: federation}.
-Optional, and told apart by name: seeds, ideal, noise, observer, delta, evaluate_every, x and y (axes of the figure).
+Optional, and told apart by name: seeds, ideal, noise, observer, delta, evaluate_every, on_invalid, x and y (axes of the
+figure), and for tuning: tune = {"client.learning_rate": [0.1, 0.3]}, select, tune_seeds, held_out, charge_tuning.
 """
 
 

@@ -15,13 +15,15 @@ from fedpriv.engine.plan import Plan
 from fedpriv.engine.processes import Processes
 from fedpriv.errors import ConfigurationError, FedprivError
 from fedpriv.report.saving import check_replaceable
-from fedpriv.report.tables import text
+from fedpriv.report.tables import number, text
 from fedpriv.study import Study, compare
+from fedpriv.study.tuning import Tuning
 
 if TYPE_CHECKING:
     import pandas as pd
 
-_OPTIONAL = ("noise", "observer", "delta", "evaluate_every", "on_invalid")
+_TUNING = ("tune", "select", "tune_seeds", "held_out", "charge_tuning")
+_OPTIONAL = ("noise", "observer", "delta", "evaluate_every", "on_invalid", *_TUNING)
 _NAMES = ("federation", "plan", "plans", "seeds", "ideal", "x", "y", *_OPTIONAL)
 _SHOWN = (
     "accuracy",
@@ -149,6 +151,10 @@ def run_study(
         raise KeyboardInterrupt(f"interrupted; what is done lies in {kept}: go on with --resume.") from None
     table = result.table([name for name in _SHOWN if name in result.frame.columns])
     print(text(table.drop(columns="refused", errors="ignore")))
+    for tuning in result.tunings:
+        print(f"\n{_tuned(tuning)}")
+    if result.note:
+        print(f"\n{result.note}")
     for reason in dict.fromkeys(table.get("refused", [])):
         if reason:
             refused = [_name(row) for _, row in table.iterrows() if row["refused"] == reason]
@@ -171,6 +177,16 @@ def explain_study(study: StudyFile) -> None:
             except FedprivError as error:
                 print(f"refused: {type(error).__name__}: {error}")
             print()
+
+
+def _tuned(tuning: Tuning) -> str:
+    """What tuning chose, and by what."""
+    of = "" if tuning.seed is None else f", seed {tuning.seed}"
+    values = ", ".join(f"{path} = {number(value)}" for path, value in tuning.values.items()) or "nothing"
+    return (
+        f"Tuned: {tuning.federation} · {tuning.label}{of}: {values}; {len(tuning.trials)} trials, seeds "
+        f"{', '.join(map(str, tuning.seeds))}, on {tuning.records} validation records ({tuning.validation})."
+    )
 
 
 def _name(row: pd.Series[Any]) -> str:

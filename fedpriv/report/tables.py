@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,10 +15,22 @@ if TYPE_CHECKING:
     import pandas as pd
 
 CONFIDENCE = 0.95
+EXCLUDED = "ε excludes tuning"
+CHARGED = "ε includes tuning"
+CHARGED_BUT_SCORES = "ε includes trials, not scores"
+"""What a row of a tuned plan says of its ε."""
+_NOTES = {
+    EXCLUDED: "ε excludes tuning: the trials that chose the plans' values read the same clients' data, and are not "
+    "counted.",
+    CHARGED: "ε includes tuning: the releases of all trials that chose the plans' values are composed with the run's.",
+    CHARGED_BUT_SCORES: "ε includes the models of all trials that chose the plans' values, but not their scores on "
+    "clients' validation records, which chose them without noise.",
+}
 _KEYS = ["federation", "label"]
 _MEANS = (
     "accuracy",
     "epsilon",
+    "epsilon_of_run",
     "epsilon_server",
     "epsilon_participant",
     "epsilon_public",
@@ -33,22 +45,23 @@ _MEANS = (
 )
 
 
-def half_width(values: Iterable[float]) -> float:
-    """Half the 95 % interval of the mean (Student's t); NaN for fewer than two values, or where one is infinite."""
+def half_width(values: Iterable[float], confidence: float = CONFIDENCE) -> float:
+    """Half the interval of the mean (Student's t), of 95 %; NaN for fewer than two values, or where one is infinite."""
     from scipy import stats  # type: ignore[import-untyped]
 
     sample = np.asarray([value for value in values if not math.isnan(value)], dtype=float)
     if sample.size < 2 or not np.isfinite(sample).all():
         return math.nan
     spread = sample.std(ddof=1) / math.sqrt(sample.size)
-    return float(stats.t.ppf(0.5 + CONFIDENCE / 2, sample.size - 1) * spread)
+    return float(stats.t.ppf(0.5 + confidence / 2, sample.size - 1) * spread)
 
 
 def over_seeds(runs: pd.DataFrame, columns: Iterable[str] | None = None) -> pd.DataFrame:
     """One row per federation and label: means over the seeds, ``accuracy_ci`` the half-width of its 95 % interval.
 
     Of ε the largest over the seeds: a mean of guarantees is none. Where the rows' ``epsilon`` is against different
-    observers, or at different δ, a column says which.
+    observers, or at different δ, a column says which. Of tuned plans the values, and with any ε whether that includes
+    the tuning.
     """
     import pandas as pd
 
@@ -57,6 +70,9 @@ def over_seeds(runs: pd.DataFrame, columns: Iterable[str] | None = None) -> pd.D
         if name not in runs.columns or runs[name].dtype.kind not in "fiu":
             raise _not_a_number(runs, name)
     chosen = wanted or [name for name in _MEANS if name in runs.columns]
+    tuned = [] if columns else [name for name in runs.columns if name.startswith("tuned_") or name == "trials"]
+    if "tuning" in runs and any(name.startswith("epsilon") for name in chosen):
+        tuned.append("tuning")
     named = [name for name in ("observer", "delta") if name in runs.columns and runs[name].nunique() > 1]
     rows = []
     for keys, group in runs.groupby(_KEYS, sort=False):
@@ -68,6 +84,7 @@ def over_seeds(runs: pd.DataFrame, columns: Iterable[str] | None = None) -> pd.D
                 row |= {which: group[which].bfill().iloc[0] for which in named}
             if name == "accuracy":
                 row["accuracy_ci"] = half_width(group[name])
+        row |= {name: _together(group[name]) for name in tuned}
         if len(group) == 1 and "sha256" in group:  # one seed: labels with the same model are seen at a glance
             row["sha256"] = "" if group["refused"].any() else str(group["sha256"].iloc[0])[:12]
         row["refused"] = next((reason for reason in group["refused"] if reason), "")
@@ -76,10 +93,77 @@ def over_seeds(runs: pd.DataFrame, columns: Iterable[str] | None = None) -> pd.D
     return table if table["refused"].any() else table.drop(columns="refused")
 
 
+def _together(values: pd.Series[Any]) -> Any:
+    """One value where the seeds have the same; else all of them, in words."""
+    there = list(dict.fromkeys(value for value in values if value is not None and value == value and value != ""))
+    if not there:
+        return "" if values.name == "tuning" else None
+    return there[0] if len(there) == 1 else " / ".join(map(str, there))
+
+
+def tuning_note(runs: pd.DataFrame) -> str:
+    """What has to be said under a table of tuned plans; empty where no ε of one is finite."""
+    said = set(runs["tuning"]) if "tuning" in runs else set()
+    return " ".join(words for mark, words in _NOTES.items() if mark in said)
+
+
 def paired_differences(runs: pd.DataFrame, baseline: str, y: str) -> pd.DataFrame:
     """Differences to a label over the same seeds of the same federation: mean and 95 % interval."""
     import pandas as pd
 
+    rows = []
+    for keys, pairs in _pairs(runs, baseline, y):
+        mean, half = float(np.mean(pairs)) if pairs else math.nan, half_width(pairs)
+        rows.append({**keys, "pairs": len(pairs), "difference": mean, "low": mean - half, "high": mean + half})
+    return pd.DataFrame(rows)
+
+
+def equivalence(runs: pd.DataFrame, baseline: str, within: float, y: str, alpha: float = 0.05) -> pd.DataFrame:
+    """Two one-sided tests of the differences to a label over the same seeds; see :meth:`fedpriv.Study.equivalent`."""
+    import pandas as pd
+
+    if not (math.isfinite(within) and within > 0):
+        raise ConfigurationError(
+            "The largest difference that is taken to be none is finite and > 0.", value=within, remedy="Give 0.01."
+        )
+    if not 0.0 < alpha < 0.5:
+        raise ConfigurationError("A test's level is in (0, 0.5).", value=alpha, remedy="Give alpha=0.05.")
+    rows = []
+    for keys, pairs in _pairs(runs, baseline, y):
+        mean, half = float(np.mean(pairs)) if pairs else math.nan, half_width(pairs, confidence=1 - 2 * alpha)
+        p = two_one_sided(pairs, within)
+        apart = mean - half > within or mean + half < -within
+        rows.append(
+            {
+                **keys,
+                "pairs": len(pairs),
+                "difference": mean,
+                "low": mean - half,
+                "high": mean + half,
+                "within": within,
+                "p": p,
+                "verdict": "equivalent" if p < alpha else "different" if apart else "undecided",
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def two_one_sided(differences: Sequence[float], within: float) -> float:
+    """The p-value against a mean difference of at least ``within``; NaN for fewer than two (Schuirmann 1987)."""
+    from scipy import stats
+
+    sample = np.asarray(differences, dtype=float)
+    if sample.size < 2:
+        return math.nan
+    room = within - abs(float(sample.mean()))  # of the two tests the one with less room has the larger p
+    error = float(sample.std(ddof=1)) / math.sqrt(sample.size)
+    if error == 0.0:
+        return 0.0 if room > 0 else 1.0
+    return float(stats.t.sf(room / error, sample.size - 1))
+
+
+def _pairs(runs: pd.DataFrame, baseline: str, y: str) -> Iterator[tuple[dict[str, str], list[float]]]:
+    """Of every federation and other label, the differences of the seeds at which both have a finite value."""
     labels = list(dict.fromkeys(runs["label"]))
     if baseline not in labels:
         raise ConfigurationError(
@@ -88,26 +172,13 @@ def paired_differences(runs: pd.DataFrame, baseline: str, y: str) -> pd.DataFram
     if y not in runs.columns or runs[y].dtype.kind not in "fiu":
         raise _not_a_number(runs, y)
     wide = runs.pivot(index=["federation", "seed"], columns="label", values=y)[labels]
-    rows = []
     for place in dict.fromkeys(runs["federation"]):
         here = wide.loc[place]
         for label in [name for name in labels if name != baseline]:
-            # A seed counts where both runs have a finite value: ∞ − ∞ is no difference.
+            # ∞ − ∞ is no difference.
             both = here[[label, baseline]].replace([np.inf, -np.inf], np.nan).dropna()
-            pairs = both[label] - both[baseline]
-            mean, half = float(pairs.mean()) if len(pairs) else math.nan, half_width(pairs)
-            rows.append(
-                {
-                    "federation": place,
-                    "label": label,
-                    "baseline": baseline,
-                    "pairs": len(pairs),
-                    "difference": mean,
-                    "low": mean - half,
-                    "high": mean + half,
-                }
-            )
-    return pd.DataFrame(rows)
+            pairs = [float(difference) for difference in both[label] - both[baseline]]
+            yield {"federation": place, "label": label, "baseline": baseline}, pairs
 
 
 def _not_a_number(runs: pd.DataFrame, name: str) -> ConfigurationError:

@@ -5,16 +5,18 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, Self, TypeAlias
 
 from fedpriv.data import Federation
-from fedpriv.engine.executors import Executor, Inline, Shared
+from fedpriv.engine.executors import Crew, Executor, Inline, Shared
 from fedpriv.engine.plan import Plan
 from fedpriv.engine.resolution import Resolved
 from fedpriv.errors import CheckpointError, FedprivError, without_frames
 from fedpriv.study.runs import Run, run
+from fedpriv.study.tuning import Part, Tuning
 from fedpriv.threat import Observer
 
 Source: TypeAlias = Federation | Callable[[int], Federation]
@@ -40,10 +42,13 @@ class Cell:
     federation: str
     label: str
     plan: Plan
+    """With the values that tuning chose."""
     seed: int
     outcome: Run | Refusal
     observer: Observer
     delta: float | None
+    tuning: Tuning | None = None
+    """How its plan was chosen; None where nothing was tuned."""
 
 
 class Job(NamedTuple):
@@ -52,6 +57,8 @@ class Job(NamedTuple):
     place: str
     seed: int
     label: str
+    drawn: int | None = None
+    """The seed of its federation, where that is not the run's own: of a trial."""
 
 
 class Work:
@@ -64,21 +71,28 @@ class Work:
         options: Mapping[str, Any],
         folder: Path | None,
         on_invalid: str,
+        part: Part | None = None,
+        chosen: Mapping[tuple[str, int, str], Plan] | None = None,
     ) -> None:
-        self._given = sources, plans, options, folder, on_invalid
-        self.plans = plans
-        self._resolve, self._build = _Resolver(), _Builder()
+        """``part`` makes a federation for tuning; ``chosen``: a run → its plan, where it is not its label's."""
+        self._given = sources, plans, options, folder, on_invalid, part, chosen
+        self._resolve, self._build = _Resolver(), _Builder(part)
 
     def __reduce__(self) -> tuple[object, ...]:
         return Work, self._given
 
+    def plan(self, job: Job) -> Plan:
+        """Of a run."""
+        _, plans, *_, chosen = self._given
+        return (chosen or {}).get(job[:3]) or plans[job.label]
+
     def federation(self, job: Job) -> Federation:
         """Of a run."""
-        return self._build(job.place, self._given[0][job.place], job.seed)
+        return self._build(job.place, self._given[0][job.place], job.seed if job.drawn is None else job.drawn)
 
     def resolved(self, job: Job) -> Resolved:
         """Of a run."""
-        return self._resolve(job.place, job.label, self.plans[job.label], self.federation(job))
+        return self._resolve(job.place, job.label, self.plan(job), self.federation(job))
 
     def perform(self, job: Job, executor: Executor) -> Left:
         """Do a run, or go on with it.
@@ -87,8 +101,8 @@ class Work:
             CheckpointError, and with ``on_invalid="raise"`` every other error of fedpriv's.
             KeyboardInterrupt: it was interrupted; what it has is in its checkpoint.
         """
-        _, _, options, folder, on_invalid = self._given
-        plan, data = self.plans[job.label], self.federation(job)
+        _, _, options, folder, on_invalid, *_ = self._given
+        plan, data = self.plan(job), self.federation(job)
         measured = options["evaluate_every"]
         try:
             done = run(
@@ -126,18 +140,41 @@ class _Whole:
         return self.work.value.perform(job, Inline(threads=self.threads))
 
 
-def outcomes_of(work: Work, jobs: Sequence[Job], executor: Executor | None) -> Generator[Left, None, None]:
-    """Of all runs, in their order: a single one here, several over the executor's workers."""
+class Workers:
+    """The workers of a comparison: made when they are first needed, ended with it."""
+
+    def __init__(self, executor: Executor | None) -> None:
+        self.executor: Executor = executor or Inline()
+        self._crew: Crew | None = None
+        self._held = ExitStack()
+
+    def crew(self) -> Crew:
+        """All of them."""
+        if self._crew is None:
+            self._crew = self._held.enter_context(self.executor.start())
+        return self._crew
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._held.close()
+
+
+def outcomes_of(work: Work, jobs: Sequence[Job], workers: Workers) -> Generator[Left, None, None]:
+    """Of all runs, in their order: a single one here, several over the workers."""
     if len(jobs) == 1:
-        yield work.perform(jobs[0], executor or Inline())
-        return
-    with (executor or Inline()).start() as crew:
+        yield work.perform(jobs[0], workers.executor)
+    elif jobs:
+        crew = workers.crew()
         yield from crew.map(_Whole(crew.share(work), crew.threads), jobs)
 
 
-def cell_of(work: Work, job: Job, left: Left, observer: Observer, delta: float | None) -> Cell:
+def cell_of(
+    work: Work, job: Job, left: Left, observer: Observer, delta: float | None, tuning: Tuning | None = None
+) -> Cell:
     """What a worker sent back, with the plan and the federation again."""
-    plan = work.plans[job.label]
+    plan = work.plan(job)
     target = getattr(plan.mechanism, "target", None)
     return Cell(
         federation=job.place or work.federation(job).name,
@@ -147,12 +184,14 @@ def cell_of(work: Work, job: Job, left: Left, observer: Observer, delta: float |
         outcome=left if isinstance(left, Refusal) else Run(resolved=work.resolved(job), **left),
         observer=target.observer if target is not None else observer,
         delta=delta,
+        tuning=tuning,
     )
 
 
 def _name_of(job: Job) -> str:
     """A run's folder: legible, and its own."""
-    digest = hashlib.sha256(repr((job.place, job.label, int(job.seed))).encode()).hexdigest()[:12]
+    own = (job.place, job.label, int(job.seed), *(() if job.drawn is None else (int(job.drawn),)))
+    digest = hashlib.sha256(repr(own).encode()).hexdigest()[:12]
     words = re.sub(r"[^A-Za-z0-9]+", "-", f"{job.place} {job.label}").strip("-")[:60]
     return f"{words}-seed-{int(job.seed)}-{digest}"
 
@@ -160,14 +199,16 @@ def _name_of(job: Job) -> str:
 class _Builder:
     """Builds a federation once per seed, and keeps the last of each name."""
 
-    def __init__(self) -> None:
+    def __init__(self, part: Part | None) -> None:
+        self._part = part
         self._built: dict[str, tuple[int, Federation]] = {}
 
     def __call__(self, place: str, source: Source, seed: int) -> Federation:
-        if isinstance(source, Federation):
+        if isinstance(source, Federation) and self._part is None:
             return source
         if place not in self._built or self._built[place][0] != seed:
-            self._built[place] = (seed, source(seed))
+            whole = source if isinstance(source, Federation) else source(seed)
+            self._built[place] = (seed, whole if self._part is None else self._part(whole, seed))
         return self._built[place][1]
 
 
@@ -179,6 +220,6 @@ class _Resolver:
 
     def __call__(self, place: str, label: str, plan: Plan, federation: Federation) -> Resolved:
         known = self._known.get((place, label))
-        if known is None or known.federation is not federation:
+        if known is None or known.federation is not federation or known.plan is not plan:
             known = self._known[place, label] = plan.resolve(federation)
         return known

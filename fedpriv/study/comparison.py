@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
-
-import numpy as np
+from typing import Any, Literal
 
 from fedpriv.data import Federation
 from fedpriv.engine.executors import Executor
@@ -20,14 +16,12 @@ from fedpriv.engine.training import Device
 from fedpriv.errors import ConfigurationError
 from fedpriv.randomness import NoiseSource
 from fedpriv.study.callbacks import Callback, RoundLog, check
-from fedpriv.study.cells import Cell, Job, Refusal, Source, Work, cell_of, outcomes_of
+from fedpriv.study.cells import Cell, Job, Left, Refusal, Source, Work, Workers, cell_of, outcomes_of
 from fedpriv.study.progress import bar
-from fedpriv.study.runs import Run, epsilon_of
+from fedpriv.study.studies import Study
+from fedpriv.study.trials import Tuner
+from fedpriv.study.tuning import Select, Tuning
 from fedpriv.threat import Observer, parties_of
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from matplotlib.figure import Figure
 
 
 def compare(
@@ -35,6 +29,11 @@ def compare(
     plans: Mapping[str, Plan],
     *,
     seeds: Iterable[int],
+    tune: Mapping[str, Sequence[Any]] | None = None,
+    select: Select = "validation",
+    tune_seeds: Iterable[int] | None = None,
+    held_out: float = 0.2,
+    charge_tuning: bool = False,
     noise: NoiseSource = "seeded",
     ideal: bool = False,
     observer: Observer = "public",
@@ -54,6 +53,17 @@ def compare(
         federation: one federation, a function seed → federation, or several of either by name.
         plans: label → plan, for instance from :func:`fedpriv.grid`.
         seeds: one run each; all plans take the same ones, so that differences are paired.
+        tune: path → values, e.g. ``{"client.learning_rate": [0.1, 0.3], "mechanism.clip_norm": [0.5, 1.0]}``. Each
+            plan runs with the combination of values that does best, by the mean accuracy over ``tune_seeds`` of whole
+            runs of its own; of equal ones the first. A plan is tuned along those paths that it has. A combination that
+            is refused, or whose run ends with an error, is a trial with its reason. Plans are tuned for each federation
+            by itself; where that is a function of the seed, for each of the seeds. Callbacks are of these runs too.
+        select: what measures a trial: ``"validation"``: records of the clients that trials do not train on; ``(x, y)``:
+            public examples. Never the test set.
+        tune_seeds: of the trials, none of them in ``seeds``; by default three that are derived from the report's.
+        held_out: the share of each client's training records that trials are measured on, and do not train on.
+        charge_tuning: compose the releases of all trials of a cell into the ε of each of its runs. Else every table
+            says "ε excludes tuning". What it covers, and what not: :func:`fedpriv.study.tuning.charged`.
         noise: see :func:`fedpriv.run`.
         ideal: see :func:`fedpriv.run`.
         observer: whose ε stands in the column ``epsilon`` where a plan has no budget of its own.
@@ -76,9 +86,11 @@ def compare(
 
     Raises:
         CheckpointError: a run's checkpoint is of another plan, federation or seed, or damaged.
+        DataError: no client has a record to hold out for tuning; public examples of another shape.
         PlanError: a plan does not fit, with ``on_invalid="raise"``; over the federations of the first seed nothing has
-            run by then.
-        ConfigurationError: nothing to compare, a seed given twice, an unknown observer, δ out of range.
+            run by then. With ``tune``: no combination of a plan's values fits.
+        ConfigurationError: nothing to compare, a seed given twice, an unknown observer, δ out of range; a path that no
+            plan has, tuning by the test set or with the report's seeds, trials that cannot be charged together.
     """
     if not isinstance(seeds, Iterable):
         raise ConfigurationError("Seeds are a list of integers.", value=seeds, remedy=f"Give seeds=[{seeds}].")
@@ -114,23 +126,51 @@ def compare(
         "every": every,
     }
     folder = Path(checkpoint).absolute() if checkpoint is not None else None
-    work = Work(dict(sources), dict(plans), options, folder, on_invalid)
+    sources, plans = dict(sources), dict(plans)
+    work = Work(sources, plans, options, folder, on_invalid)
+    tuner = None
+    if tune is not None:
+        tuner = Tuner(tune, select, tune_seeds, held_out, charge_tuning, sources=sources, plans=plans, report=seeds)
+    elif charge_tuning or tune_seeds is not None:
+        raise ConfigurationError(
+            "Nothing is tuned.",
+            value={"charge_tuning": charge_tuning, "tune_seeds": tune_seeds},
+            remedy='Give tune={"client.learning_rate": [0.1, 0.3]}, or leave these out.',
+        )
     if on_invalid == "raise":  # before anything runs: a plan that is refused costs no other plan's hours
         for place, label in itertools.product(sources, plans):
-            work.resolved(Job(place, seeds[0], label))
-    jobs = [Job(*job) for job in itertools.product(sources, seeds, plans)]
+            if tuner is None or label not in tuner.labels:
+                work.resolved(Job(place, seeds[0], label))
+    tunings: dict[tuple[str, int, str], Tuning] = {}
     cells: list[Cell] = []
     partial = False
-    try:
-        with closing(outcomes_of(work, jobs, executor)) as outcomes:
-            for job, outcome in zip(jobs, bar(outcomes, len(jobs), "runs", progress), strict=True):
-                cells.append(cell_of(work, job, outcome, observer, delta))
-    except KeyboardInterrupt:
-        if not cells:
-            raise
-        partial = True
-        logging.getLogger("fedpriv").warning("Interrupted after %d of %d runs.", len(cells), len(jobs))
-    return Study(cells=tuple(cells), partial=partial)
+    with Workers(executor) as workers:
+        if tuner is not None:
+            tunings = tuner(work, options, folder, workers, progress, raises=on_invalid == "raise")
+            chosen = {key: tuning.plan for key, tuning in tunings.items()}
+            work = Work(sources, plans, options, folder, on_invalid, chosen=chosen)
+        jobs = [Job(*job) for job in itertools.product(sources, seeds, plans)]
+        refused = {key for key, tuning in tunings.items() if tuning.error is not None}
+        try:
+            with closing(outcomes_of(work, [job for job in jobs if job[:3] not in refused], workers)) as outcomes:
+                for job, left in bar(_all(jobs, tunings, outcomes), len(jobs), "runs", progress):
+                    cells.append(cell_of(work, job, left, observer, delta, tunings.get(job[:3])))
+        except KeyboardInterrupt:
+            if not cells:
+                raise
+            partial = True
+            logging.getLogger("fedpriv").warning("Interrupted after %d of %d runs.", len(cells), len(jobs))
+    return Study(cells=tuple(cells), partial=partial, charge_tuning=charge_tuning)
+
+
+def _all(
+    jobs: Sequence[Job], tunings: Mapping[tuple[str, int, str], Tuning], outcomes: Iterator[Left]
+) -> Iterator[tuple[Job, Left]]:
+    """Every run with what came of it; of a plan without a candidate that fits, why."""
+    for job in jobs:
+        tuning = tunings.get(job[:3])
+        error = None if tuning is None else tuning.error
+        yield job, next(outcomes) if error is None else Refusal(error=error)
 
 
 def _check_kinds(sources: Mapping[str, Any], plans: Mapping[str, Any]) -> None:
@@ -146,163 +186,3 @@ def _check_kinds(sources: Mapping[str, Any], plans: Mapping[str, Any]) -> None:
             raise ConfigurationError(
                 "Plans are {label: Plan}.", value={label: type(plan).__name__}, remedy="Use fp.grid(plan, …)."
             )
-
-
-@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class Study:
-    """The runs of a comparison, as tables and figures."""
-
-    cells: tuple[Cell, ...]
-    partial: bool = False
-    """Whether an interruption ended the study: runs are missing."""
-
-    def __repr__(self) -> str:
-        refused = sum(isinstance(cell.outcome, Refusal) for cell in self.cells)
-        labels = len({(cell.federation, cell.label) for cell in self.cells})
-        interrupted = ", interrupted" if self.partial else ""
-        return f"Study({labels} cells, {len(self.cells)} runs, {refused} refused{interrupted})"
-
-    def _repr_html_(self) -> str:
-        return self.table().to_html(float_format="{:.4g}".format)
-
-    @cached_property
-    def frame(self) -> pd.DataFrame:
-        """One row per run.
-
-        - ``federation``, ``label``, ``aggregation``, ``mechanism``, ``seed``: what was run.
-        - ``epsilon``: at ``delta`` against ``observer``, its plan's budget's or the one given to
-          :func:`fedpriv.compare`; ``epsilon_server``, ``epsilon_participant``, ``epsilon_public`` and, where the
-          protocol has one, ``epsilon_authority``: against each. A participant is a client of the cohort.
-        - ``accuracy``, ``loss``: after the last round.
-        - bytes and seconds as in :attr:`Run.frame`, means over the rounds; ``costs``: measured, or modelled (ideal);
-          ``client_key_bytes``: sent to each client once, before its first round.
-        - ``rounding_error``: the largest of any round; ``aborted_rounds``; ``sha256``: of the final model.
-
-        A refused plan is a row with its reason in ``refused``.
-        """
-        import pandas as pd
-
-        return pd.DataFrame([_row(cell) for cell in self.cells])
-
-    @cached_property
-    def rounds(self) -> pd.DataFrame:
-        """One row per run and round, see :attr:`Run.frame`."""
-        import pandas as pd
-
-        parts = [
-            cell.outcome.frame.assign(federation=cell.federation, label=cell.label, seed=cell.seed)
-            for cell in self.cells
-            if isinstance(cell.outcome, Run)
-        ]
-        return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
-
-    def table(self, columns: Iterable[str] | None = None) -> pd.DataFrame:
-        """Mean over the seeds, and the 95 % interval of the mean for accuracy, one row per federation and label.
-
-        Of ε the largest over the seeds, with its observer and δ where they differ between rows.
-        """
-        from fedpriv.report.tables import over_seeds
-
-        return over_seeds(self.frame, columns)
-
-    def differences(self, baseline: str, y: str = "accuracy") -> pd.DataFrame:
-        """Paired differences to one label over the same seeds, with 95 % intervals (Student's t).
-
-        The intervals are of what the seeds vary: initialisation, batches, dropouts, noise and, where the federation is
-        a function of the seed, the partition. They say nothing of other data.
-
-        Raises:
-            ConfigurationError: no run has this label.
-        """
-        from fedpriv.report.tables import paired_differences
-
-        return paired_differences(self.frame, baseline, y)
-
-    def learns(self) -> pd.DataFrame:
-        """Who learns what: one row per label and party."""
-        import pandas as pd
-
-        seen: dict[str, dict[str, str]] = {}
-        for cell in self.cells:
-            if isinstance(cell.outcome, Run):
-                seen.setdefault(cell.label, dict(cell.outcome.learns))
-        return pd.DataFrame.from_dict(seen, orient="index").rename_axis("label").reset_index().fillna("–")
-
-    def plot(self, x: str = "label", y: str = "accuracy") -> Figure:
-        """``y`` against ``x`` with error bars over the seeds: a column of :attr:`frame`, or ``"round"`` for curves."""
-        from fedpriv.report import figures
-
-        return figures.curves(self.rounds, y) if x == "round" else figures.trade_off(self.frame, x, y)
-
-    def to_latex(self, columns: Iterable[str] | None = None) -> str:
-        """:meth:`table` as a LaTeX table; the document loads booktabs. All columns are wider than most pages."""
-        from fedpriv.report.tables import latex
-
-        seeds = len({cell.seed for cell in self.cells})
-        caption = f"Means over {seeds} seeds, of ε the largest; intervals are 95 % (Student's t)."
-        frame = self.frame
-        if frame["observer"].nunique() == 1 and "delta" in frame and frame["delta"].nunique() == 1:
-            caption += (
-                f" ε at δ = {frame['delta'].max():g}; the column epsilon is against: {frame['observer'].iloc[0]}."
-            )
-        return latex(self.table(columns), caption=caption)
-
-    def save(self, folder: str | Path, x: str = "label", y: str = "accuracy") -> Path:
-        """Write tables, plans, versions and the figure into a folder: whole, or not at all.
-
-        An existing folder of results is replaced; one that holds anything else is refused.
-        """
-        from fedpriv.report.saving import provenance, save
-
-        about: dict[str, Any] = {
-            "partial": self.partial,
-            "cells": [_about(cell) for cell in self.cells],
-            **provenance(),
-        }
-        return save(
-            folder,
-            tables={
-                "runs": self.frame,
-                "rounds": self.rounds.drop(columns="sha256", errors="ignore"),
-                "table": self.table(),
-            },
-            documents={"study": about},
-            figures={"study": self.plot(x=x, y=y)},
-            texts={"table.tex": self.to_latex()},
-        )
-
-
-def _row(cell: Cell) -> dict[str, Any]:
-    plan = cell.plan
-    row: dict[str, Any] = {
-        "federation": cell.federation,
-        "label": cell.label,
-        "aggregation": type(plan.aggregation).__name__,
-        "mechanism": type(plan.mechanism).__name__,
-        "seed": cell.seed,
-        "observer": str(cell.observer),
-        "refused": "",
-    }
-    if isinstance(cell.outcome, Refusal):
-        return row | {"accuracy": np.nan, "epsilon": np.nan, "refused": cell.outcome.reason}
-    summary = cell.outcome.summary(cell.delta)
-    return row | {"epsilon": epsilon_of(cell.outcome.ledger, summary["delta"], cell.observer)} | summary
-
-
-def _about(cell: Cell) -> dict[str, Any]:
-    about: dict[str, Any] = {
-        "federation": cell.federation,
-        "label": cell.label,
-        "seed": cell.seed,
-        "plan": cell.plan.describe(),
-    }
-    if isinstance(cell.outcome, Refusal):
-        return about | {"refused": cell.outcome.reason}
-    run = cell.outcome
-    return about | {
-        "noise": run.noise,
-        "ideal": run.ideal,
-        "federation_sha256": run.resolved.federation.fingerprint,
-        "sha256": run.sha256,
-        "learns": dict(run.learns),
-    }

@@ -75,6 +75,32 @@ class TestStudies:
         assert content["fedpriv"] == fedpriv.__version__
         assert {path.suffix for path in (tmp_path / "out").iterdir()} >= {".csv", ".json", ".png", ".pdf", ".tex"}
 
+    def test_tuning(self, study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        path = tmp_path / "tuned.py"
+        more = """
+plans = {"noised": fp.Plan(
+    model=fp.models.logistic, client=plan.client, rounds=2,
+    mechanism=fp.CentralGaussian(clip_norm=1.0, noise_multiplier=1.0),
+)}
+delta = 1e-3
+tune = {"client.learning_rate": [1e-9, 0.3]}
+tune_seeds = [50]
+held_out = 0.25
+"""
+        path.write_text(STUDY + more, encoding="utf-8")
+        assert main(["run", str(path), "--out", str(tmp_path / "out"), "--seeds", "1"]) == 0
+        said = capsys.readouterr().out
+        assert re.search(r"digits +noised .* ε excludes tuning", said)
+        assert "client.learning_rate = 0.3; 2 trials, seeds 50, on " in said
+        assert "0.25 of each client's training records" in said
+        assert "the trials that chose the plans' values read the same clients' data" in said
+        path.write_text(f'{STUDY}{more}select = "test"\n', encoding="utf-8")
+        assert main(["run", str(path), "--out", str(tmp_path / "other")]) == 2
+        assert "looks better there" in capsys.readouterr().err
+        path.write_text(f"{STUDY}{more}charge_tunning = True\n", encoding="utf-8")
+        assert main(["run", str(path), "--out", str(tmp_path / "other")]) == 2
+        assert "Write charge_tuning" in capsys.readouterr().err
+
     def test_plan_runs_nothing(self, study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert main(["plan", str(study)]) == 0
         said = capsys.readouterr().out

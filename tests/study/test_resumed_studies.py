@@ -158,11 +158,13 @@ def test_runs_spread_over_processes(federation: Any, planned: Make, tmp_path: Pa
         aggregation=[fp.PlainSum(), fp.SecureAggregation(min_cohort=9), fp.SecureAggregation()],
     )
     options: dict[str, Any] = {"on_invalid": "record", "callbacks": [lambda progress: "stop"]}
+    options |= {"tune": {"mechanism.clip_norm": [0.5, 1.0]}, "tune_seeds": [7], "charge_tuning": True}
     here = compared(federation, plans, **options)
     spread = compared(federation, plans, executor=fp.Processes(2), checkpoint=tmp_path, **options)
     assert rows(spread) == rows(here)
+    assert spread.trials.to_csv() == here.trials.to_csv()
     assert spread.rounds.drop(columns=TIMINGS).to_csv() == here.rounds.drop(columns=TIMINGS).to_csv()
-    assert len(list(tmp_path.iterdir())) == 4
+    assert len(list(tmp_path.iterdir())) == 4 + 1  # and the trials'
     with pytest.raises(PlanError, match="min_cohort"):
         compared(federation, plans, executor=fp.Processes(2))
 
