@@ -11,12 +11,12 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from torch import nn
 
 import fedpriv as fp
 from fedpriv.data import federate
@@ -34,7 +34,7 @@ CLIP = 4.0
 DIRECTIONS = 60
 """Of the principal components."""
 FIRST_RATE, LAST_RATE, DECAY = 0.1, 0.052, 10
-"""Of learning: from the first to the last in so many epochs, then constant."""
+"""Of learning: it falls from the first to the last over so many epochs, then stays."""
 SEEDS = (0, 1, 2)
 COLUMNS = (
     *("item", "epsilon", "noise_multiplier", "pca_noise_multiplier", "epochs", "seed", "published", "fedpriv"),
@@ -45,7 +45,17 @@ Floats = npt.NDArray[np.float32]
 
 
 def learning_rate(epoch: int) -> float:
-    return FIRST_RATE + (LAST_RATE - FIRST_RATE) * min(epoch, DECAY) / DECAY
+    """As in the authors' program, but constant within an epoch."""
+    return FIRST_RATE + (LAST_RATE - FIRST_RATE) * min(epoch / (DECAY - 1), 1.0)
+
+
+def network() -> nn.Module:
+    """The authors': no biases; normal weights of deviation 1 / √fan-in, cut at two deviations."""
+    layers = [nn.Linear(DIRECTIONS, 1000, bias=False), nn.Linear(1000, 10, bias=False)]
+    for layer in layers:
+        deviation = layer.in_features**-0.5
+        nn.init.trunc_normal_(layer.weight, std=deviation, a=-2 * deviation, b=2 * deviation)
+    return nn.Sequential(layers[0], nn.ReLU(), layers[1])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,7 +185,7 @@ def plan_of(case: Row, *, epochs: int, steps: int, rate: float, lot: int) -> fp.
     else:
         client = Plain(epochs=1, batch_size=lot, learning_rate=FIRST_RATE)
     return fp.Plan(
-        model=partial(fp.models.mlp, hidden=(1000,)),
+        model=network,
         client=client,
         mechanism=fp.NoDP(weighting="equal", limit=4.0, bits=32),
         aggregation=fp.PlainSum(),
