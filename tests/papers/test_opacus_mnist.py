@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import json
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -53,6 +55,27 @@ def test_a_short_training_spends_what_its_ledger_says(quick: Rows) -> None:
     classic, improved, pld = map(float, epsilons(row))
     assert 0 < pld < improved < classic < 1.1597
     assert 0 < float(row["accuracy"]) < 100
+
+
+def test_the_network_is_the_example_s() -> None:
+    """26,010 parameters; its pooling changes no gradient, which it would in a layout that Opacus does not know."""
+    import torch
+    from torch import nn
+
+    from fedpriv.learning.clipped import opacus
+
+    ours = runpy.run_path(str(PAPER / "reproduce.py"), run_name="paper")["network"]()
+    assert sum(w.numel() for w in ours.parameters()) == 26_010
+    theirs = nn.Sequential(*(nn.MaxPool2d(2, 1) if type(m).__name__ == "MaxPool" else m for m in copy.deepcopy(ours)))
+    assert sum(isinstance(m, nn.MaxPool2d) for m in theirs) == 2
+    generator = torch.Generator().manual_seed(0)
+    x, y = torch.randn(4, 1, 28, 28, generator=generator), torch.arange(4)
+    sums = []
+    for net in (ours, theirs):
+        with opacus(net, 1.0) as clipped:
+            sums.append(clipped(x, y)[0])
+    for one, other in zip(*sums, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
 
 
 def test_the_committed_runs_are_whole_ones_and_spent_what_was_planned() -> None:
