@@ -174,6 +174,19 @@ def test_the_step_moves_with_the_clip_and_on_the_grid_nothing_does(kind) -> None
     assert fixed.advance(there, there.spec, Release(mean=np.zeros(4)), NEVER) is there
 
 
+def test_updates_are_clipped_to_the_norm_that_has_moved() -> None:
+    mechanism = Quiet(clip_norm=AdaptiveClip(initial=1.0, learning_rate=2.0), noise_multiplier=1.0, bits=26)
+    state = mechanism.init(setting())
+    state = mechanism.advance(state, state.spec, Release(mean=np.zeros(4), within_clip=0.0), NEVER)
+    spec, updates = mechanism.begin(state, 1, 5), lengths(10, 4.0)
+    encoded = mechanism.protect(updates, [1] * 10, spec, drawn(10))
+    assert encoded.clipped_norms == 4  # of norms 0.4, 0.8, … those above e
+    released = mechanism.release(encoded.values.sum(axis=0), spec, outcome(), NEVER, state)
+    clipped = updates * np.minimum(1, math.e / np.linalg.norm(updates, axis=1))[:, None]
+    assert released.mean == pytest.approx(clipped.mean(axis=0), abs=2 * spec.codec.step)
+    assert released.within_clip == pytest.approx(0.6, abs=1e-4)
+
+
 @both
 def test_the_ledger_is_charged_as_for_a_fixed_clip(kind, masked) -> None:
     """Four coordinates and a bit are padded to eight, as five coordinates are."""
