@@ -126,7 +126,6 @@ def event_of(
     mechanism: str,
     trust: Trust,
     detail: Response | None = None,
-    corrupt: float | None = None,
 ) -> LedgerEvent:
     """The client-level event of a round.
 
@@ -138,7 +137,6 @@ def event_of(
         mechanism: see :class:`LedgerEvent`.
         trust: where the noise is.
         detail: of a randomised response.
-        corrupt: the share of clients that the mechanism itself takes for corrupt, instead of the protocol's.
     """
     achieved = spec.noise_multiplier
     if spec.share is not None and spec.clip_norm and outcome.contributors:
@@ -158,7 +156,7 @@ def event_of(
         trust=trust,
         noise_source=outcome.noise,
         detail=detail or spec.share or spec.correlation,
-        corrupt=corrupt,
+        corrupt=spec.corrupt,
     )
 
 
