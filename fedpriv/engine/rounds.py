@@ -144,12 +144,15 @@ def planned_events(
 
     The cohort is the one that will be drawn: no client's data influence it. Where the noise is made of clients' shares,
     those who drop out take theirs along: the round is charged as one that was aborted, with the shares of the plan.
+    After the last round there is nothing.
 
     Raises:
         PlanError: the clients' algorithm is record-level and does not say what taking part amounts to.
     """
     resolved = settled(resolved, noise)
     plan = resolved.plan
+    if round >= plan.rounds:
+        return ()
     cohort = _cohort(resolved, Streams(seed), round)
     spec = plan.mechanism.begin(state.mechanism, round)
     there = () if plan.mechanism.trust == "distributed" else cohort
