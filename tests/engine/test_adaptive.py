@@ -90,3 +90,10 @@ def test_local_noise_is_the_same_sum_under_every_protocol(federation: Any, plann
 def test_what_does_not_go_together(mechanism: Any, adjacency: Any, words: str, federation: Any, planned: Make) -> None:
     with pytest.raises(PlanError, match=words):
         planned(mechanism=mechanism, adjacency=adjacency).resolve(federation)
+
+
+def test_sums_that_can_wrap_are_not_said_not_to(federation: Any, planned: Make) -> None:
+    local = planned(mechanism=LocalGaussian(clip_norm=1.0, noise_multiplier=2.0)).resolve(federation)
+    assert f"counted modulo 2^{local.spec.modulus_bits}" in local.explain()
+    assert "none wraps" not in local.explain()
+    assert "none wraps" in planned(mechanism=ADAPTIVE).resolve(federation).explain()
