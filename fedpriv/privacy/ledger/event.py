@@ -114,9 +114,27 @@ class LedgerEvent:
             raise ConfigurationError(
                 "A Gaussian release has noise.", value=0.0, remedy=f'Record it with mechanism "{NON_PRIVATE}".'
             )
+        if isinstance(self.detail, Share):
+            _check_share(self.detail)
+        if self.corrupt is not None and not 0.0 <= self.corrupt <= 1.0:
+            raise ConfigurationError(
+                "corrupt is a share of the cohort, in [0, 1].", value=self.corrupt, remedy="Give None, or a fraction."
+            )
         for name, least in (("round", 0), ("step", 0), ("planned_contributors", 0), ("contributors", 0), ("count", 1)):
             if getattr(self, name) < least:
                 raise ConfigurationError(f"{name} is ≥ {least}.", value=getattr(self, name), remedy="Count it again.")
+
+
+def _check_share(share: Share) -> None:
+    """Of NaN, or of a negative divergence, an accountant makes ε = 0."""
+    lengths = (share.l2, share.l1)
+    noised = math.isfinite(share.variance) and share.variance > 0 and share.dimension >= 1
+    if not (noised and all(math.isfinite(length) and length >= 0 for length in lengths)):
+        raise ConfigurationError(
+            "A share of the noise has a finite variance > 0, finite lengths ≥ 0 and a coordinate at least.",
+            value=share,
+            remedy="Record what each client added.",
+        )
 
 
 def event_of(
