@@ -254,7 +254,7 @@ class _Attempt:
             round=spec.round,
             attempt=0,
             participants=cohort,
-            context=context.digest(sent, spec, plan.client, plan.rounds),
+            context=context.digest(sent, spec, plan.client, plan.rounds, plan.mechanism.weighting),
         )
         self.schedule = plan.network.schedule(streams, spec.round, cohort, deployment.stages)
         slowness = plan.network.slowness(streams, spec.round, cohort)
