@@ -110,6 +110,8 @@ class RoundSpec:
     adjacency: Adjacency
     planned_contributors: int
     """The fewest honest contributors that the plan relies on."""
+    corrupt: float | None = None
+    """The share of the cohort whose noise planned_contributors leaves out; None: the threat model's."""
     public: int = 0
     """The round's public randomness (of a rotation), announced by the server: 63 bits of a keyed stream."""
     modulus_bits: int | None = None
