@@ -168,8 +168,8 @@ class _Seeded(Sequence[Noise]):
     def __getitem__(self, index: int | slice) -> Noise | Sequence[Noise]:
         if isinstance(index, slice):
             return _Seeded(self._generators[index])
-        held = self._generators
+        held, place = self._generators, range(len(self))[index]  # past the end: IndexError now, where iteration ends
         return Noise(
-            words=lambda size: held[index].bit_generator.random_raw(size),
-            normal=lambda size: held[index].standard_normal(size),
+            words=lambda size: held[place].bit_generator.random_raw(size),
+            normal=lambda size: held[place].standard_normal(size),
         )

@@ -15,6 +15,7 @@ from fedpriv.privacy.mechanism import (
     Setting,
     Trust,
 )
+from fedpriv.privacy.mechanisms.distributed import DistributedDiscreteGaussian, DistributedSkellam
 from fedpriv.privacy.mechanisms.gaussian import CentralGaussian
 from fedpriv.privacy.mechanisms.no_dp import NoDP
 from fedpriv.privacy.sampling import (
@@ -29,6 +30,8 @@ __all__ = [
     "Adjacency",
     "Budget",
     "CentralGaussian",
+    "DistributedDiscreteGaussian",
+    "DistributedSkellam",
     "Encoded",
     "FixedSizeSampling",
     "FullParticipation",

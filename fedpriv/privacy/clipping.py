@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -53,11 +55,62 @@ def round_within(rows: Reals, codec: FixedPoint) -> Integers:
     """
     scaled = rows / codec.step
     integers = np.rint(scaled).astype(np.int64)
-    over = _exceeds(integers, codec.bound)
+    over = _longer(integers, codec.bound**2)
     while over.size:
         integers[over] = np.trunc(scaled[over]).astype(np.int64)
         scaled[over] *= _SHRINK  # only matters where the clip itself overshot by a rounding error: next pass
-        over = over[_exceeds(integers[over], codec.bound)]
+        over = over[_longer(integers[over], codec.bound**2)]
+    return integers
+
+
+def rounded_norm(norm: float, dimension: int, beta: float) -> float:
+    """L2 bound of a vector of L2 norm ``norm`` whose coordinates are rounded up or down at random, without bias.
+
+    Without conditioning a rounded vector exceeds it with probability at most ``beta``, in [0, 1); with 0, never.
+
+    Reference: Kairouz, Liu and Steinke 2021, section 4.1.
+    """
+    certain = norm + math.sqrt(dimension)
+    if beta == 0.0:
+        return certain
+    spread = math.sqrt(2.0 * math.log(1.0 / beta)) * (norm + 0.5 * math.sqrt(dimension))
+    return min(certain, math.sqrt(norm * norm + 0.25 * dimension + spread))
+
+
+def round_conditionally(
+    rows: Reals, largest_square: int, words: Sequence[Callable[[int], npt.NDArray[np.uint64]]], attempts: int
+) -> Integers:
+    """Unbiased random rounding, redrawn until Σ k² ≤ largest_square: ``[n, d]`` → ``[n, d] int64``.
+
+    Each coordinate is rounded up with the probability of its fractional part (to 2^-53), else down. A row that is too
+    long after every attempt is truncated towards zero instead, and shrunk until it is not. The comparison is made in
+    exact integers, so the bound holds for every row and every draw; that the redraws bias the rounding costs accuracy
+    only.
+
+    Args:
+        rows: in units of the grid.
+        largest_square: of a rounded row's L2 norm.
+        words: each row's source of uniform 64-bit words.
+        attempts: at least one.
+
+    Reference: Kairouz, Liu and Steinke 2021, algorithm 1.
+    """
+    down = np.floor(rows)
+    part = rows - down
+    integers = down.astype(np.int64)
+    left = np.arange(len(rows))
+    for _ in range(attempts):
+        if not left.size:
+            return integers
+        drawn = np.stack([words[i](rows.shape[1]) for i in left.tolist()])
+        up = (drawn >> np.uint64(11)).astype(np.float64) * 2.0**-53 < part[left]
+        integers[left] = down[left].astype(np.int64) + up
+        left = left[_longer(integers[left], largest_square)]
+    shrunk = rows[left]
+    while left.size:
+        integers[left] = np.trunc(shrunk).astype(np.int64)
+        still = _longer(integers[left], largest_square)
+        left, shrunk = left[still], shrunk[still] * _SHRINK
     return integers
 
 
@@ -73,6 +126,5 @@ def squared_norms(integers: Integers) -> list[int]:
     return [(a << 32) + (b << 17) + c for a, b, c in zip(hh, hl, ll, strict=True)]
 
 
-def _exceeds(integers: Integers, bound: int) -> npt.NDArray[np.intp]:
-    limit = bound * bound
-    return np.flatnonzero([square > limit for square in squared_norms(integers)])
+def _longer(integers: Integers, largest_square: int) -> npt.NDArray[np.intp]:
+    return np.flatnonzero([square > largest_square for square in squared_norms(integers)])

@@ -15,6 +15,9 @@ from ledgers import DELTA, gaussian_epsilon, ledger_of
 
 from fedpriv.errors import ConfigurationError, PrivacyError, UnsupportedAccounting
 from fedpriv.privacy import Budget, Ledger, LedgerEvent, PoissonSampling
+from fedpriv.privacy.correlation import Correlation
+from fedpriv.privacy.ledger.event import Response
+from fedpriv.privacy.mechanism import Share
 from fedpriv.threat import PUBLIC, SERVER, ThreatModel, View
 
 
@@ -84,7 +87,17 @@ def test_units_adjacencies_and_strangers_are_refused(keyed, event) -> None:
 
 
 def test_what_has_no_accountant_is_refused(keyed, event) -> None:
-    for odd in ({"mechanism": "skellam"}, {"trust": "local"}):
+    share = Share(kind="skellam", variance=4.0, l2=1.0, l1=1.0, dimension=1, wrap=0.0)
+    for odd in (
+        {"mechanism": "laplace"},
+        {"mechanism": "skellam"},
+        {"mechanism": "skellam", "detail": share},  # central
+        {"mechanism": "discrete-gaussian", "trust": "distributed", "detail": share},
+        {"mechanism": "randomized-response", "trust": "local"},
+        {"trust": "local", "detail": Correlation(kind="tree", rounds=4)},
+        {"detail": Response(epsilon=1.0, categories=2)},
+        {"trust": "distributed"},
+    ):
         with pytest.raises(UnsupportedAccounting):
             ledger_of(keyed, event((0,), 2.0, **odd)).epsilon(DELTA, observer="public")
 
@@ -227,7 +240,7 @@ def test_the_events_cannot_be_changed_from_outside(keyed, event) -> None:
 
 def test_frame_and_words(keyed, event) -> None:
     ledger = ledger_of(keyed, event((0, 1), 4.0, sampling=PoissonSampling(0.2).accounting(10)), event((2,), 4.0))
-    frame = ledger.frame()
+    frame = ledger.frame
     assert list(frame["cohort"]) == [2, 1]
     assert list(frame["sampling"]) == ["poisson", "unknown"]
     statement = ledger_of(keyed, event((0,), 1.0)).statement(DELTA, observer="server")

@@ -1,7 +1,8 @@
 """From releases to (ε, δ): the only module that calls dp-accounting, which owns the mathematics.
 
 A :class:`Composition` is what one client is exposed to. Unamplified Gaussian releases of one client compose exactly
-into a single one, Σ 1/σ²; Poisson- and fixed-size-sampled ones are kept by kind.
+into a single one, Σ 1/σ²; Poisson- and fixed-size-sampled ones are kept by kind, and so are randomised responses and
+sums of clients' shares of integer noise, whose curves are our own.
 """
 
 from __future__ import annotations
@@ -10,11 +11,16 @@ import logging
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Literal, TypeAlias
 
+import numpy as np
+
 from fedpriv.errors import ConfigurationError, UnsupportedAccounting
+from fedpriv.privacy.ledger import curves
+from fedpriv.privacy.ledger.curves import Shares
+from fedpriv.privacy.ledger.event import Response
 from fedpriv.privacy.mechanism import Adjacency
 from fedpriv.privacy.sampling import SamplingRecord
 
@@ -69,14 +75,18 @@ class Composition:
     Args:
         gaussian: Σ 1/σ² over its unamplified Gaussian releases; σ in units of the clip norm.
         sampled: each kind of amplified release and how often it happened, sorted.
+        shares: its releases under integer noise in clients' shares: each kind and how often, sorted.
+        responses: its randomised responses: each kind and how often, sorted.
     """
 
     gaussian: float = 0.0
     sampled: tuple[tuple[Sampled, int], ...] = ()
+    shares: tuple[tuple[Shares, int], ...] = ()
+    responses: tuple[tuple[Response, int], ...] = ()
 
     @property
     def empty(self) -> bool:
-        return self.gaussian == 0 and not self.sampled
+        return self.gaussian == 0 and not (self.sampled or self.shares or self.responses)
 
     def unamplified(self, adjacency: Adjacency) -> Composition:
         """The same releases with the client in every cohort: a bound too, by joint convexity over the cohorts.
@@ -87,12 +97,13 @@ class Composition:
             count * (4.0 if release.max_cohort and adjacency == "add-remove" else 1.0) / release.noise_multiplier**2
             for release, count in self.sampled
         )
-        return Composition(gaussian=math.fsum((self.gaussian, *extra)))
+        return replace(self, gaussian=math.fsum((self.gaussian, *extra)), sampled=())
 
 
 def headline(composition: Composition) -> Accountant:
-    """PLD (for plain Gaussians its closed form), except where dp-accounting has none: sampling without replacement."""
-    return "rdp" if any(release.kind == "fixed-size" for release, _ in composition.sampled) else "pld"
+    """PLD (for plain Gaussians its closed form), except where there is none: sampling without replacement, shares."""
+    fixed = any(release.kind == "fixed-size" for release, _ in composition.sampled)
+    return "rdp" if fixed or composition.shares else "pld"
 
 
 @lru_cache(maxsize=4096)
@@ -115,7 +126,7 @@ def epsilon(
     = Σ P[Bin(n, q) < min_cohort] against the mechanism that always releases. Aborted rounds must be counted too.
 
     Raises:
-        UnsupportedAccounting: the accountant has no theorem for this sampling and adjacency.
+        UnsupportedAccounting: the accountant has no theorem for this sampling, noise and adjacency.
         ConfigurationError: δ outside (0, 1).
     """
     if not 0.0 < delta < 1.0:
@@ -129,7 +140,7 @@ def epsilon(
         orders, curve = _rdp(composition, adjacency)
         tail = _tail(composition, adjacency, cut=True)
         return min(bound, _with_tail(lambda left: _rdp_epsilon(orders, curve, left, conversion), delta, tail))
-    if not composition.sampled:
+    if _plain(composition):
         from dp_accounting.gaussian_mechanism import get_epsilon_gaussian  # type: ignore[import-untyped]
 
         return float(get_epsilon_gaussian(_sigma(composition, adjacency), delta))
@@ -149,7 +160,7 @@ def delta(
     """The δ at ε, an upper bound.
 
     Raises:
-        UnsupportedAccounting: the accountant has no theorem for this sampling and adjacency.
+        UnsupportedAccounting: the accountant has no theorem for this sampling, noise and adjacency.
         ConfigurationError: ε negative or not finite.
     """
     if not (math.isfinite(epsilon) and epsilon >= 0):
@@ -160,7 +171,7 @@ def delta(
         orders, curve = _rdp(composition, adjacency)
         bound = _rdp_delta(orders, curve, epsilon, conversion)
         bound += (1.0 + math.exp(min(epsilon, 700.0))) * _tail(composition, adjacency, cut=True)
-    elif not composition.sampled:
+    elif _plain(composition):
         bound = _gaussian_delta(_sigma(composition, adjacency), epsilon)
     else:
         bound = float(_pld(composition, adjacency).get_delta(epsilon))
@@ -171,12 +182,17 @@ def delta(
 
 
 def rdp_curve(composition: Composition, adjacency: Adjacency) -> dict[float, float]:
-    """Order α → Rényi divergence bound, on dp-accounting's orders.
+    """Order α → Rényi divergence bound, on dp-accounting's orders; with Skellam noise on integers.
 
     Raises:
         UnsupportedAccounting: see :func:`epsilon`.
     """
     return dict(zip(*_rdp(composition, adjacency), strict=True))
+
+
+def _plain(composition: Composition) -> bool:
+    """One Gaussian and nothing else."""
+    return not (composition.sampled or composition.shares or composition.responses)
 
 
 def _sigma(composition: Composition, adjacency: Adjacency) -> float:
@@ -221,7 +237,7 @@ def _rdp(composition: Composition, adjacency: Adjacency) -> tuple[tuple[float, .
     # dp-accounting 0.6 does not double the sensitivity for replace-one in RDP (its PLD does): google/
     # differential-privacy #378. So the noise is halved here; a test pins PLD and RDP to each other.
     half = 0.5 if adjacency == "replace-one" else 1.0
-    accountant = RdpAccountant(neighboring_relation=_relation(adjacency))
+    accountant = RdpAccountant(curves.orders(shares for shares, _ in composition.shares), _relation(adjacency))
     if composition.gaussian:
         accountant.compose(dp_accounting.GaussianDpEvent(half / math.sqrt(composition.gaussian)))
     for release, count in composition.sampled:
@@ -231,7 +247,11 @@ def _rdp(composition: Composition, adjacency: Adjacency) -> tuple[tuple[float, .
         else:
             event = dp_accounting.SampledWithoutReplacementDpEvent(release.population, release.size, event)
         _compose(accountant, event, count, release, adjacency)
-    return tuple(accountant.orders.tolist()), tuple(accountant.rdp.tolist())
+    grid = tuple(float(order) for order in accountant.orders)
+    parts = [accountant.rdp]
+    parts += [count * curves.curve(shares, grid, adjacency) for shares, count in composition.shares]
+    parts += [count * curves.response(answer, grid) for answer, count in _responses(composition, adjacency)]
+    return grid, tuple(np.sum(parts, axis=0).tolist())
 
 
 @lru_cache(maxsize=16)
@@ -239,6 +259,12 @@ def _pld(composition: Composition, adjacency: Adjacency) -> Any:
     import dp_accounting
     from dp_accounting.pld import PLDAccountant  # type: ignore[import-untyped]
 
+    if composition.shares:
+        raise UnsupportedAccounting(
+            "Sums of clients' shares of integer noise are accounted by RDP.",
+            value="accountant pld",
+            remedy='Use accountant="rdp", or leave accountant=None.',
+        )
     accountant = PLDAccountant(_relation(adjacency), _pld_step(composition))
     if composition.gaussian:
         accountant.compose(dp_accounting.GaussianDpEvent(1.0 / math.sqrt(composition.gaussian)))
@@ -257,14 +283,33 @@ def _pld(composition: Composition, adjacency: Adjacency) -> Any:
         else:
             event = dp_accounting.PoissonSampledDpEvent(release.rate, noise)
         _compose(accountant, event, count, release, adjacency)
+    for answer, count in _responses(composition, adjacency):
+        # With probability 1 - p the truth, else any answer: p = k / (e^ε + k - 1). dp-accounting 0.6 composes one
+        # response whatever the count says; a test pins it.
+        noise = answer.categories / (math.exp(answer.epsilon) + answer.categories - 1)
+        for _ in range(count):
+            accountant.compose(dp_accounting.dp_event.RandomizedResponseDpEvent(noise, answer.categories))
     return accountant
+
+
+def _responses(composition: Composition, adjacency: Adjacency) -> tuple[tuple[Response, int], ...]:
+    if composition.responses and adjacency != "replace-one":
+        raise UnsupportedAccounting(
+            "A randomised response hides which answer is true, so neighbours differ in one client's answer.",
+            value=adjacency,
+            remedy='Use adjacency="replace-one".',
+        )
+    return composition.responses
 
 
 def _pld_step(composition: Composition) -> float:
     """The grid of privacy losses: any step gives an upper bound, a coarse one keeps a huge ε affordable."""
     if headline(composition) != "pld":
         return _PLD_STEP
-    orders, curve = _rdp(composition, "zero-out")
+    relation: Adjacency = "zero-out"  # in RDP Poisson sampling has no replace-one
+    if composition.responses:
+        relation, composition = "replace-one", replace(composition, sampled=())
+    orders, curve = _rdp(composition, relation)
     return _PLD_STEP * max(1.0, _rdp_epsilon(orders, curve, 1e-6, "improved") / _PLD_WIDTH)
 
 

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fedpriv.errors import ConfigurationError, PrivacyError, UnsupportedAccounting
-from fedpriv.privacy.ledger import accounting
+from fedpriv.privacy.ledger import accounting, files
 from fedpriv.privacy.ledger.accounting import Accountant, Composition, Conversion
 from fedpriv.privacy.ledger.event import LedgerEvent, Unit
 from fedpriv.privacy.ledger.exposure import Exposure, exposure
+from fedpriv.privacy.ledger.rows import COLUMNS, row
 from fedpriv.privacy.ledger.statement import Statement
 from fedpriv.privacy.mechanism import Adjacency
-from fedpriv.privacy.sampling import SamplingRecord
-from fedpriv.threat import CLIENT, PUBLIC, SERVER, Observer, ThreatModel, View, client, parties_of
+from fedpriv.threat import AUTHORITY, Coalition, Observer, ThreatModel, client, parties_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,8 +23,6 @@ if TYPE_CHECKING:
     from fedpriv.privacy.budget import Budget
 
 __all__ = ["Ledger", "LedgerEvent"]
-
-_FORMAT = "fedpriv-ledger/1"
 
 
 class Ledger:
@@ -48,14 +44,17 @@ class Ledger:
 
     Guarantees: an observer who sees the cohort gets no amplification, and each client is charged for the rounds it
         really took part in; one who does not gets amplification where a theorem gives it. Noise added after the sum
-        does not count against those who see the sum.
+        does not count against those who see the sum. Of noise in clients' shares only those count that the observer
+        does not know, as many as really came; against one who sees updates, the client's own. It is charged in full in
+        every round with a cohort, aborted ones included.
     Assumes: cohorts are drawn, clients drop out, and rounds and runs end early, independently of clients' data; where
         amplification is counted on, the seed that drew the cohorts is secret, and rounds that ended without a release
         are recorded as well; the threat model is true; dp-accounting is right.
     Does not hide: what is not an event. Metrics and tuning that read clients' data are releases of their own, and so is
         a run that ends because an update was not finite. Per record: which clients there are, and a client's records
         from itself.
-    Reference: Abadi et al. 2016; Mironov 2017; Koskela, Jälkö and Honkela 2020; Balle and Wang 2018.
+    Reference: Abadi et al. 2016; Mironov 2017; Koskela, Jälkö and Honkela 2020; Balle and Wang 2018; Kairouz, Liu and
+        Steinke 2021; Agarwal, Kairouz and Liu 2021.
     """
 
     def __init__(
@@ -156,20 +155,23 @@ class Ledger:
         reason, amplified = found.reason, found.amplified
         adjacency = self._adjacency(unit)
         chosen: Accountant = accountant or "pld"
-        epsilon, rdp_epsilon = math.inf, None
+        epsilon, rdp_epsilon, participations = math.inf, None, None
         if found.compositions is not None:
 
             def spent(composition: Composition, by: Accountant) -> float:
                 return accounting.epsilon(composition, delta, adjacency, by, conversion)
 
-            best = {c: accountant or accounting.headline(c) for c in found.compositions}
-            worst = max(found.compositions, key=lambda c: spent(c, best[c]))
-            chosen = best[worst]
-            epsilon = spent(worst, chosen)
+            best = [accountant or accounting.headline(c) for c in found.compositions]
+            figures = [spent(c, by) for c, by in zip(found.compositions, best, strict=True)]
+            index = figures.index(max(figures))
+            worst, chosen, epsilon = found.compositions[index], best[index], figures[index]
+            reason = found.why(index)
+            participations = None if found.participations is None else found.participations[index]
             if amplified:
                 amplified = epsilon < spent(worst.unamplified(adjacency), chosen)
                 if not amplified and unit == "client":
                     reason = "the cohort is hidden, but sampling amplifies nothing here: every release counts in full"
+                    reason += found.caveat
             if chosen == "rdp":
                 rdp_epsilon = epsilon
             elif beside:
@@ -188,7 +190,9 @@ class Ledger:
             conversion=conversion,
             rdp_epsilon=rdp_epsilon,
             rounds=self._rounds(unit),
-            participations=found.participations,
+            participations=participations,
+            planned=found.noise and found.noise[0],
+            achieved=found.noise and found.noise[1],
             amplified=amplified,
             reason=reason,
             computational=found.compositions is not None and holds and not found.local and bool(self._events),
@@ -241,68 +245,62 @@ class Ledger:
 
         Raises:
             UnsupportedAccounting: see :meth:`statement`.
+            ConfigurationError: the budget's δ is not below one over the clients, or over the smallest client's records.
         """
+        from fedpriv.privacy.budget import check_delta
+
+        units = self._units(budget.unit)
+        if units is not None:
+            check_delta(budget.delta, units, budget.unit)
         ledger = Ledger(
             threat=self.threat,
             population=self.population,
             adjacency=self.adjacency,
             events=(*self._events, *further),
+            records=self.records,
         )
         return ledger.epsilon(budget.delta, observer=budget.observer, unit=budget.unit) > budget.epsilon
 
+    def explain(self, delta: float, *, unit: Unit = "client") -> str:
+        """One line for each observer that the protocol knows, and for the largest coalition it permits.
+
+        Raises:
+            ConfigurationError: see :meth:`statement`.
+        """
+        observers: list[Observer] = ["server", "participant", "public"]
+        if AUTHORITY in self.threat.learns:
+            observers.insert(1, "authority")
+        if 0.0 < self.threat.corrupt < 1.0:
+            observers.append(Coalition(server=True, clients=self.threat.corrupt))
+        return "\n".join(self._told(delta, observer, unit) for observer in observers)
+
+    @property
     def frame(self) -> pd.DataFrame:
-        """One row per event; cohorts as their sizes."""
+        """One row per event, with its own explanation in ``words``; cohorts as their sizes.
+
+        It is the simulator's where the sizes of cohorts are private. How many records clients hold is not in it.
+        """
         import pandas as pd
 
-        rows = []
-        for event in self._events:
-            row = asdict(event)
-            sampling = row.pop("sampling") or {"kind": "unknown", "rate": math.nan}
-            row["cohort"] = len(event.cohort)
-            rows.append({**row, "sampling": sampling["kind"], "rate": sampling["rate"]})
-        return pd.DataFrame(rows)
+        return pd.DataFrame([row(event) for event in self._events], columns=COLUMNS)
 
-    def to_json(self) -> str:
-        """Everything needed to state ε again, with the versions that stated it."""
-        from importlib.metadata import version
+    def to_json(self, *, private: bool = True) -> str:
+        """Everything needed to state ε again, with the versions that stated it.
 
-        content = {
-            "format": _FORMAT,
-            "versions": {name: version(name) for name in ("dp-accounting", "numpy", "scipy")},
-            "population": self.population,
-            "adjacency": self.adjacency,
-            "records": self.records,
-            "threat": _threat_to(self.threat),
-            "events": [asdict(event) for event in self._events],
-        }
-        return json.dumps(content, ensure_ascii=False)
+        Args:
+            private: also the smallest client's number of records, which is private unless it is a public bound; the
+                text names it under ``"private"``. Without it no δ per record is checked.
+        """
+        return files.dump(self, private=private)
 
     @classmethod
     def from_json(cls, text: str) -> Ledger:
-        """The ledger that :meth:`to_json` wrote.
+        """The ledger that :meth:`to_json` wrote, in this version or an earlier one.
 
         Raises:
             ConfigurationError: not such a text.
         """
-        try:
-            content = json.loads(text)
-            if content["format"] != _FORMAT:
-                raise ValueError(content["format"])
-            return cls(
-                threat=_threat_from(content["threat"]),
-                population=content["population"],
-                adjacency=content["adjacency"],
-                records=content.get("records"),
-                events=[_event_from(event) for event in content["events"]],
-            )
-        except (ValueError, KeyError, TypeError) as error:
-            if isinstance(error, ConfigurationError | PrivacyError):
-                raise
-            raise ConfigurationError(
-                f"A ledger is read from the JSON that to_json wrote ({_FORMAT}).",
-                value=f"{type(error).__name__}: {error}",
-                remedy="Check the file.",
-            ) from error
+        return files.load(cls, text)
 
     def __len__(self) -> int:
         return len(self._events)
@@ -311,8 +309,17 @@ class Ledger:
         return f"Ledger({self.rounds} releases, {self.population} clients, {self.adjacency})"
 
     def _repr_html_(self) -> str:
-        frame = self.frame()
-        return f"<p>{self!r}</p>" + (frame.to_html(index=False) if len(frame) else "<p>nothing released</p>")
+        if not self._events:
+            return f"<p>{self!r}: nothing released</p>"
+        table = self.frame[["round", "unit", "noise_multiplier", "contributors", "trust", "words"]]
+        width = table.to_html(index=False, max_rows=20, float_format="{:.4g}".format)
+        return f"<p>{self!r}</p>{width}"
+
+    def _told(self, delta: float, observer: Observer, unit: Unit) -> str:
+        try:
+            return str(self.statement(delta, observer=observer, unit=unit))
+        except UnsupportedAccounting as error:
+            return f"Against the {observer}: no accountant for this. {error}"
 
     def _exposure(
         self, observer: Observer, unit: Unit, accountant: Accountant | None, conversion: Conversion
@@ -337,8 +344,11 @@ class Ledger:
             return self.rounds
         return len({event.round for event in self._events if event.unit == "record"})
 
+    def _units(self, unit: Unit) -> int | None:
+        return self.population if unit == "client" else self.records
+
     def _meaningless(self, delta: float, unit: Unit) -> str:
-        units = self.population if unit == "client" else self.records
+        units = self._units(unit)
         if units is None or delta < 1.0 / units:
             return ""
         whose = " of the smallest client" if unit == "record" else ""
@@ -363,42 +373,3 @@ def _check_records_of_one_client(event: LedgerEvent) -> None:
 def _check_choice(name: str, value: str | None, allowed: tuple[str | None, ...]) -> None:
     if value not in allowed:
         raise ConfigurationError(f"{name} is one of {allowed}.", value=value, remedy="Use one of these.")
-
-
-def _event_from(content: dict[str, Any]) -> LedgerEvent:
-    sampling = content["sampling"]
-    return LedgerEvent(
-        **{
-            **content,
-            "sampling": None if sampling is None else SamplingRecord(**sampling),
-            "cohort": tuple(content["cohort"]),
-        }
-    )
-
-
-def _threat_to(threat: ThreatModel) -> dict[str, Any]:
-    return {
-        "adversary": threat.adversary,
-        "corrupt": threat.corrupt,
-        "assumptions": list(threat.assumptions),
-        "reference": threat.reference,
-        "learns": {party: sorted(views) for party, views in sorted(threat.learns.items())},
-        "releaser": threat.releaser,
-        "informed": sorted(threat.informed),
-        "exposing": [sorted(coalition) for coalition in threat.exposing],
-        "computational": sorted(threat.computational),
-    }
-
-
-def _threat_from(content: dict[str, Any]) -> ThreatModel:
-    return ThreatModel(
-        adversary=content["adversary"],
-        corrupt=content["corrupt"],
-        assumptions=tuple(content["assumptions"]),
-        reference=content["reference"],
-        learns={party: frozenset(View(view) for view in views) for party, views in content["learns"].items()},
-        releaser=content["releaser"],
-        informed=frozenset(content.get("informed", (SERVER, CLIENT, PUBLIC))),  # ledgers of 0.1 do not say
-        exposing=tuple(frozenset(coalition) for coalition in content["exposing"]),
-        computational=frozenset(content["computational"]),
-    )

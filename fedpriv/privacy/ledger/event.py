@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias
 
 from fedpriv.errors import ConfigurationError
 from fedpriv.privacy.correlation import Correlation
-from fedpriv.privacy.mechanism import Adjacency, Outcome, RoundSpec, Share, Trust
+from fedpriv.privacy.mechanism import Adjacency, Outcome, RoundSpec, Share, ShareKind, Trust
 from fedpriv.privacy.sampling import SamplingRecord
 from fedpriv.randomness import NoiseSource
 from fedpriv.threat import client as party_of
@@ -17,8 +17,8 @@ Unit: TypeAlias = Literal["client", "record"]
 """Whose contribution is hidden: all data of a client, or one example of a client."""
 
 GAUSSIAN = "gaussian"
-DISCRETE_GAUSSIAN = "discrete-gaussian"
-SKELLAM = "skellam"
+DISCRETE_GAUSSIAN: ShareKind = "discrete-gaussian"
+SKELLAM: ShareKind = "skellam"
 RANDOMIZED_RESPONSE = "randomized-response"
 NON_PRIVATE = "non-private"
 POPULATION = "population"
@@ -27,10 +27,24 @@ POPULATION = "population"
 
 @dataclass(frozen=True, kw_only=True, order=True)
 class Response:
-    """One client's randomised answer: the truth with probability e^ε / (e^ε + categories - 1), else another."""
+    """One client's randomised answer: the truth with probability e^ε / (e^ε + categories - 1), else another.
+
+    Raises:
+        ConfigurationError: ε not positive and finite, or fewer than two categories.
+    """
 
     epsilon: float
     categories: int
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.epsilon < 700.0:  # e^ε is a double
+            raise ConfigurationError(
+                "A response's ε is > 0 and below 700.", value=self.epsilon, remedy="Give e.g. 1.0."
+            )
+        if self.categories < 2:
+            raise ConfigurationError(
+                "There are at least two answers.", value=self.categories, remedy="Count the categories."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +66,8 @@ class LedgerEvent:
             was, with a population of 0, for the number of a client's records is private.
         clip_norm: L2 bound of one unit's contribution; None where there is none.
         planned_noise_multiplier: σ / clip_norm that the plan promised; 0 for none.
-        noise_multiplier: σ / clip_norm that was achieved; every ε is computed from this one.
+        noise_multiplier: σ / clip_norm that was achieved, by all contributors' shares where noise is made of those;
+            every ε is computed from what was achieved.
         planned_contributors: the fewest honest contributors the plan relied on.
         contributors: how many contributed; 0 for a round that ended without a release, or released noise alone. Such
             rounds are recorded too: amplification counts every round in which a cohort was drawn.
@@ -63,7 +78,9 @@ class LedgerEvent:
         noise_source: ``"os"``: a claim; ``"seeded"``: of the mechanism, simulated.
         count: how many equal releases this event stands for.
         detail: what the accountant needs besides: each client's share of distributed noise, the correlation of noise
-            over rounds, a randomised response.
+            over rounds, a randomised response. Of correlated noise an event stands for one round, or with ``count``
+            for as many in a row.
+        corrupt: the share of the cohort that planned_contributors leaves out; None: the threat model's.
 
     Raises:
         ConfigurationError: a negative or non-finite number where none can be.
@@ -86,6 +103,7 @@ class LedgerEvent:
     scope: str = POPULATION
     count: int = 1
     detail: Share | Correlation | Response | None = None
+    corrupt: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("planned_noise_multiplier", "noise_multiplier"):
@@ -101,10 +119,26 @@ class LedgerEvent:
                 raise ConfigurationError(f"{name} is ≥ {least}.", value=getattr(self, name), remedy="Count it again.")
 
 
-def event_of(spec: RoundSpec, outcome: Outcome, *, mechanism: str, trust: Trust) -> LedgerEvent:
+def event_of(
+    spec: RoundSpec,
+    outcome: Outcome,
+    *,
+    mechanism: str,
+    trust: Trust,
+    detail: Response | None = None,
+    corrupt: float | None = None,
+) -> LedgerEvent:
     """The client-level event of a round.
 
     What clients' shares add up to is achieved by all contributors; who knows some of them the ledger works out.
+
+    Args:
+        spec: the round's terms; its share or its correlation becomes the event's detail.
+        outcome: who took part and contributed.
+        mechanism: see :class:`LedgerEvent`.
+        trust: where the noise is.
+        detail: of a randomised response.
+        corrupt: the share of clients that the mechanism itself takes for corrupt, instead of the protocol's.
     """
     achieved = spec.noise_multiplier
     if spec.share is not None and spec.clip_norm and outcome.contributors:
@@ -123,7 +157,8 @@ def event_of(spec: RoundSpec, outcome: Outcome, *, mechanism: str, trust: Trust)
         cohort=outcome.cohort,
         trust=trust,
         noise_source=outcome.noise,
-        detail=spec.share or spec.correlation,
+        detail=detail or spec.share or spec.correlation,
+        corrupt=corrupt,
     )
 
 

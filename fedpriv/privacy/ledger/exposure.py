@@ -5,15 +5,15 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-import numpy as np
-import numpy.typing as npt
-
-from fedpriv.errors import ConfigurationError, UnsupportedAccounting
+from fedpriv.errors import UnsupportedAccounting
+from fedpriv.privacy.correlation import Correlation
 from fedpriv.privacy.ledger.accounting import Composition, Sampled
-from fedpriv.privacy.ledger.event import GAUSSIAN, NON_PRIVATE, LedgerEvent, Unit
-from fedpriv.privacy.mechanism import Adjacency
+from fedpriv.privacy.ledger.curves import Shares
+from fedpriv.privacy.ledger.event import GAUSSIAN, NON_PRIVATE, RANDOMIZED_RESPONSE, LedgerEvent, Response, Unit
+from fedpriv.privacy.ledger.participation import Charge, Correlated, worst_placed
+from fedpriv.privacy.mechanism import Adjacency, Share
 from fedpriv.privacy.sampling import SamplingRecord
 from fedpriv.threat import CLIENT, Coalition, Observer, ThreatModel, View, parties_of
 
@@ -31,17 +31,35 @@ class Exposure:
 
     Args:
         compositions: for the accountant: the worst-placed client is among these; None where no bound exists (ε = ∞).
-        participations: of the worst-placed client; None where the observer cannot tell.
+        reason: why, in words.
+        participations: of the client of each composition; None where the observer cannot tell.
         amplified: whether amplification by sampling is counted on.
         local: whether the noise is inside each update, so that no protocol is relied on.
-        reason: why, in words.
+        each: what participations count.
+        caveat: what else must be said.
+        noise: noise multipliers, the planned one and the one that counts against the observer, where the second falls
+            furthest behind the first; None where there is none.
     """
 
     compositions: tuple[Composition, ...] | None
     reason: str
-    participations: int | None = None
+    participations: tuple[int, ...] | None = None
     amplified: bool = False
     local: bool = False
+    each: str = "release"
+    caveat: str = ""
+    noise: tuple[float, float] | None = None
+
+    def why(self, worst: int) -> str:
+        """The reason, for the client of one composition."""
+        text = self.reason
+        if self.participations is not None and self.participations[worst]:
+            times = self.participations[worst]
+            text += f"; the worst-placed client took part in {times} {self.each}{'s' if times > 1 else ''}"
+        return text + self.caveat
+
+
+_NOTHING = (Composition(),)
 
 
 def exposure(
@@ -66,7 +84,7 @@ def exposure(
         return Exposure(compositions=None, reason="noise hides single records here, not all that a client holds")
     events = [event for event in events if event.unit == "client"]
     if not events:
-        return Exposure(compositions=(Composition(),), reason="nothing was released", participations=0)
+        return Exposure(compositions=_NOTHING, reason="nothing was released", participations=(0,))
     seen = threat.sees(observer)
     if adjacency == "add-remove" and seen & MEMBERSHIP:
         return Exposure(
@@ -76,7 +94,7 @@ def exposure(
         )
     if not seen & RELEASED:
         hidden = "only ciphertexts or masked vectors" if parties & threat.computational else "nothing that was released"
-        return Exposure(compositions=(Composition(),), reason=f"the observer sees {hidden}", participations=0)
+        return Exposure(compositions=_NOTHING, reason=f"the observer sees {hidden}", participations=(0,))
     exact = [event for event in events if event.mechanism == NON_PRIVATE or event.trust == "none"]
     if exact and seen & BEFORE_NOISE:
         # Also of a round that ended without a release: by then updates may have arrived, or a sum been opened, which
@@ -94,8 +112,19 @@ def exposure(
         )
     events = [event for event in events if event.mechanism != NON_PRIVATE]  # what is left of these released nothing
     for event in events:
-        _check(event)
-    return _compose(events, bool(seen & MEMBERSHIP), CLIENT in parties, population, adjacency)
+        _check(event, adjacency)
+    if View.GROUP_SUMS in seen and View.UPDATES not in seen and any(event.trust == "distributed" for event in events):
+        raise UnsupportedAccounting(
+            "How many shares of the noise are in a group's sum is not recorded.",
+            value="noise in clients' shares, and an observer who sees the sums of groups",
+            remedy="Name an observer who sees the sum of all, or sum in one group.",
+        )
+    honest = [_honest(event, observer, threat, View.UPDATES in seen) for event in events]
+    for event, count in zip(events, honest, strict=True):
+        if count is not None and count < 1:
+            reason = f"in round {event.round + 1} the observer knows every share of the noise"
+            return Exposure(compositions=None, reason=reason)
+    return _compose(events, honest, seen, CLIENT in parties, population, adjacency)
 
 
 def known_shares(observer: Observer, cohort: int) -> int:
@@ -105,65 +134,188 @@ def known_shares(observer: Observer, cohort: int) -> int:
     return int(CLIENT in parties_of(observer))
 
 
-def _check(event: LedgerEvent) -> None:
-    if event.mechanism != GAUSSIAN or event.trust != "central":
+def _honest(event: LedgerEvent, observer: Observer, threat: ThreatModel, updates: bool) -> int | None:
+    """How many clients' shares of the noise hide a client from the observer; None where noise is not in shares.
+
+    A single update is under its own client's alone. Of a round that was aborted the planned shares count, which leave
+    out the corrupt clients already.
+    """
+    if not isinstance(event.detail, Share) or not event.cohort:
+        return None
+    if updates or event.trust == "local":
+        return 1
+    known = known_shares(observer, len(event.cohort))
+    if event.contributors:
+        return event.contributors - known
+    corrupt = threat.corrupt if event.corrupt is None else event.corrupt
+    return event.planned_contributors - max(0, known - math.ceil(corrupt * len(event.cohort) - 1e-9))
+
+
+def _check(event: LedgerEvent, adjacency: Adjacency) -> None:
+    detail, local = event.detail, event.trust == "local"
+    known = {
+        GAUSSIAN: (local and detail is None) or (event.trust == "central" and not isinstance(detail, Share | Response)),
+        RANDOMIZED_RESPONSE: local and isinstance(detail, Response),
+    }
+    if isinstance(detail, Share):
+        known[detail.kind] = local or event.trust == "distributed"
+    if not known.get(event.mechanism):
         raise UnsupportedAccounting(
-            "This ledger accounts Gaussian noise added centrally, per client.",
-            value=f"{event.mechanism}, {event.trust}, per {event.unit}",
+            "Per client this ledger accounts Gaussian noise (central, local), discrete Gaussian and Skellam noise in "
+            "clients' shares (distributed, local; with the share as detail) and randomised response (local; likewise).",
+            value=f"{event.mechanism}, {event.trust}, {type(detail).__name__ if detail else 'no detail'}",
             remedy="Record such a release in a ledger of its own, with an accountant that models it.",
+        )
+    if event.mechanism == RANDOMIZED_RESPONSE and adjacency != "replace-one":
+        raise UnsupportedAccounting(
+            "A randomised response hides which answer is true, so neighbours differ in one client's answer.",
+            value=adjacency,
+            remedy='Use adjacency="replace-one".',
+        )
+    if event.trust != "central" and adjacency == "add-remove":
+        raise UnsupportedAccounting(
+            "A client that joins or leaves brings or takes its noise with it, which no accountant models.",
+            value=f"{event.trust} noise, {adjacency}",
+            remedy='Use adjacency="zero-out" or "replace-one".',
         )
 
 
 def _compose(
-    events: Sequence[LedgerEvent], cohort_seen: bool, participant: bool, population: int, adjacency: Adjacency
+    events: Sequence[LedgerEvent],
+    honest: Sequence[int | None],
+    seen: frozenset[View],
+    participant: bool,
+    population: int,
+    adjacency: Adjacency,
 ) -> Exposure:
+    """The worst-placed client's composition.
+
+    Central noise is amplified where a theorem says so. A client that is drawn brings its own noise with it, so for
+    noise inside updates or their sum no such theorem holds: it is charged in full, in aborted rounds too.
+    """
+    cohort_seen = bool(seen & MEMBERSHIP)
     starved = any(_starved(event) for event in events)
     hidden = not cohort_seen and not starved
     sampled: Counter[Sampled] = Counter()
     anybody: Counter[float] = Counter()
-    per_client: list[LedgerEvent] = []
-    sizes_conditioned = False
-    for event in events:
-        record = event.sampling
-        if hidden and record is not None and _amplifies(record, adjacency, participant):
-            sampled[Sampled.of(event.noise_multiplier, record, adjacency, participant)] += event.count
+    charges: list[Charge] = []
+    drawn = False
+    for event, shares in zip(events, honest, strict=True):
+        record, central = event.sampling, event.trust == "central"
+        noise = _noise(event, shares)
+        if isinstance(noise, float) and central and hidden and record and _amplifies(record, adjacency, participant):
+            sampled[Sampled.of(noise, record, adjacency, participant)] += event.count
         elif adjacency == "add-remove" and (record is None or record.kind != "none"):
             # A client that joins was in no cohort that was drawn: it is charged for all. One that leaves a limited
             # cohort makes room for another: twice the sensitivity.
-            doubled = record is None or record.limited(adjacency)
-            anybody[event.noise_multiplier / (2 if doubled else 1)] += event.count if event.contributors else 0
+            factor = 2 if record is None or record.limited(adjacency) else 1
+            if isinstance(noise, Correlated):
+                noise = replace(noise, noise_multiplier=noise.noise_multiplier / factor)
+                anyone = range(population if event.contributors else 0)
+                charges.append(Charge(noise=noise, cohort=anyone, count=event.count))
+                drawn = True
+            elif isinstance(noise, float):
+                anybody[noise / factor] += event.count if event.contributors else 0
         else:
-            per_client.append(event)
-            sizes_conditioned |= record is None or record.kind != "none"
-    counts, noises = _participations(per_client, population)
-    cost = counts @ np.array([noise**-2.0 for noise in noises])
-    worst = int(np.argmax(cost))
-    in_full = math.fsum((float(cost[worst]), *(count * noise**-2.0 for noise, count in anybody.items())))
-    composition = Composition(gaussian=in_full, sampled=tuple(sorted(sampled.items())))
-    took_part = int(counts[worst].sum()) + sum(anybody.values())
+            cohort = event.cohort if event.contributors or not central else ()
+            charges.append(Charge(noise=noise, cohort=cohort, count=event.count))
+            drawn |= record is None or record.kind != "none"
+    placed = worst_placed(charges, population, adjacency)
+    common = [count * noise**-2.0 for noise, count in anybody.items()]
+    compositions = tuple(
+        replace(
+            client.composition,
+            gaussian=math.fsum((client.composition.gaussian, *common)),
+            sampled=tuple(sorted(sampled.items())),
+        )
+        for client in placed
+    )
+    times = tuple(client.participations for client in placed)
+    in_full = max(times) + sum(anybody.values())
+    inside, noise_levels = _inside(events, honest, seen), _levels(events, honest)
+    found = Exposure(
+        compositions=compositions,
+        reason="",
+        local=bool(events) and all(event.trust == "local" for event in events),
+        caveat=("" if View.UPDATES in seen else _shortfall(noise_levels))
+        + ("" if not inside or not participant else _ITSELF),
+        noise=min(((planned, achieved) for planned, achieved, _ in noise_levels), key=_share_of_plan, default=None),
+    )
     if sampled:
-        reason = "the cohort is hidden from the observer, so sampling amplifies"
-        if per_client or anybody:
-            reason += f"; {took_part} releases count in full"
-        return Exposure(compositions=(composition,), reason=reason, amplified=True)
+        reason = f"{inside}the cohort is hidden from the observer, so sampling amplifies"
+        if charges or anybody:
+            reason += f"; {in_full} releases count in full"
+        return replace(found, reason=reason, amplified=True)
     if anybody:
         reason = (
-            f"no amplification theorem applies here; a client that joins or leaves may be in all {took_part} releases, "
+            f"no amplification theorem applies here; a client that joins or leaves may be in all {in_full} releases, "
             "and takes another's place where the cohort's size is limited"
         )
-        return Exposure(compositions=(composition,), reason=reason)
+        return replace(found, reason=reason)
     if cohort_seen:
-        reason = f"the observer sees the cohort: no amplification; the worst-placed client took part in {took_part}"
-    elif sizes_conditioned:
+        reason = f"{inside}the observer sees the cohort: no amplification"
+    elif drawn:
         why = "a round ended with too few survivors, which depends on who was drawn: " if starved else ""
         reason = (
-            f"{why}no amplification theorem applies here, so the claim is conditional on the cohorts that were drawn, "
-            f"as if the observer knew them; the worst-placed client took part in {took_part}"
+            f"{inside}{why}no amplification theorem applies here, so the claim is conditional on the cohorts that were "
+            "drawn, as if the observer knew them"
         )
     else:
-        reason = f"everybody takes part; the worst-placed client took part in {took_part}"
-    reason += " release" if took_part == 1 else " releases"
-    return Exposure(compositions=(composition,), reason=reason, participations=took_part)
+        reason = f"{inside}everybody takes part"
+    return replace(found, reason=reason, participations=times)
+
+
+_ITSELF = "; a client that is part of the observer is not protected from itself"
+
+
+def _noise(event: LedgerEvent, shares: int | None) -> float | Shares | Response | Correlated:
+    """What a client of the cohort is under."""
+    if isinstance(event.detail, Response):
+        return event.detail
+    if isinstance(event.detail, Share):
+        return Shares.of(event.detail, shares or 1)  # none: nobody was in the cohort
+    if isinstance(event.detail, Correlation):
+        return Correlated(correlation=event.detail, noise_multiplier=float(event.noise_multiplier), round=event.round)
+    return float(event.noise_multiplier)
+
+
+def _inside(events: Sequence[LedgerEvent], honest: Sequence[int | None], seen: frozenset[View]) -> str:
+    """Words on noise that is in the sum, or in the updates, before anybody sees them."""
+    shares = [count for event, count in zip(events, honest, strict=True) if count and event.trust == "distributed"]
+    words = ""
+    if shares and View.UPDATES in seen:
+        words += "the observer sees single updates, each under its own client's share of the noise; "
+    elif shares:
+        words += f"the noise is inside the sum, {min(shares)} or more clients' shares of it unknown to the observer; "
+    if any(event.trust == "local" for event in events):
+        words += "the noise is inside each update, and only its own client's counts; "
+    return words
+
+
+def _levels(events: Sequence[LedgerEvent], honest: Sequence[int | None]) -> list[tuple[float, float, int]]:
+    """Noise multipliers of what was released: planned, achieved against the observer, and how often."""
+    levels = []
+    for event, shares in zip(events, honest, strict=True):
+        if event.contributors and event.planned_noise_multiplier:
+            share = 1.0 if shares is None else math.sqrt(shares / event.contributors)
+            levels.append((event.planned_noise_multiplier, event.noise_multiplier * share, event.count))
+    return levels
+
+
+def _share_of_plan(level: tuple[float, float]) -> float:
+    return level[1] / level[0]
+
+
+def _shortfall(levels: Sequence[tuple[float, float, int]]) -> str:
+    short = [level for level in levels if level[1] < level[0] * (1.0 - 1e-9)]
+    if not short:
+        return ""
+    planned, achieved = min(((planned, achieved) for planned, achieved, _ in short), key=_share_of_plan)
+    return (
+        f"; NOISE SHORTFALL: in {sum(level[2] for level in short)} of {sum(level[2] for level in levels)} releases the "
+        f"noise that counts fell below the planned one, down to σ = {achieved:.4g} instead of {planned:.4g} times the "
+        "clip norm"
+    )
 
 
 def _starved(event: LedgerEvent) -> bool:
@@ -184,24 +336,6 @@ def _amplifies(record: SamplingRecord, adjacency: Adjacency, participant: bool) 
     return record.kind == "poisson" or (record.kind == "fixed-size" and adjacency == "replace-one" and not participant)
 
 
-def _participations(events: Sequence[LedgerEvent], population: int) -> tuple[npt.NDArray[np.int64], tuple[float, ...]]:
-    """``[population, k]``: how often each client took part at each of the k noise multipliers, which are sorted.
-
-    Counted in integers and by sorted kind, so that neither the order of events nor their grouping changes a bit of ε.
-    """
-    noises = tuple(sorted({event.noise_multiplier for event in events}))
-    column = {noise: index for index, noise in enumerate(noises)}
-    counts = np.zeros((population, len(noises)), dtype=np.int64)
-    for event in events:
-        cohort = np.asarray(event.cohort if event.contributors else (), dtype=np.int64)
-        if cohort.size and not 0 <= int(cohort.min()) <= int(cohort.max()) < population:
-            raise ConfigurationError(
-                f"A cohort's clients are 0 … {population - 1}.", value=int(cohort.max()), remedy="Check the population."
-            )
-        counts[cohort, column[event.noise_multiplier]] += event.count
-    return counts, noises
-
-
 def _of_records(events: Sequence[LedgerEvent], parties: frozenset[str], seen: frozenset[View]) -> Exposure:
     """What each record is exposed to: noise that its own client added to every step, before anything left it.
 
@@ -210,10 +344,10 @@ def _of_records(events: Sequence[LedgerEvent], parties: frozenset[str], seen: fr
     cohort was drawn changes nothing. Other clients' noise in the same sum is not counted.
     """
     if not events:
-        return Exposure(compositions=(Composition(),), reason="nothing was released", participations=0)
+        return Exposure(compositions=_NOTHING, reason="nothing was released", participations=(0,))
     if not seen & RELEASED:
         reason = "the observer sees nothing that was released"
-        return Exposure(compositions=(Composition(),), reason=reason, participations=0)
+        return Exposure(compositions=_NOTHING, reason=reason, participations=(0,))
     noised: dict[int, set[str]] = {}
     spent: dict[str, Counter[tuple[float, float]]] = {}
     took_part: Counter[str] = Counter()
@@ -235,19 +369,15 @@ def _of_records(events: Sequence[LedgerEvent], parties: frozenset[str], seen: fr
     if bare:
         reason = f"in round {bare[0] + 1} clients contributed whose records were not clipped and noised one by one"
         return Exposure(compositions=None, reason=reason)
-    most = max(took_part.values())
-    reason = (
-        f"the noise is inside each update, and batches are known to their client only; the worst-placed client took "
-        f"part in {most} round{'s' if most > 1 else ''}"
-    )
-    if CLIENT in parties:
-        reason += "; a client that is part of the observer is not protected from itself"
+    histories = _undominated({scope: (counts, took_part[scope]) for scope, counts in spent.items()}.values())
     return Exposure(
-        compositions=_undominated(spent.values()),
-        reason=reason,
-        participations=most,
+        compositions=tuple(composition for composition, _ in histories),
+        reason="the noise is inside each update, and batches are known to their client only",
+        participations=tuple(rounds for _, rounds in histories),
         amplified=any(rate < 1.0 for counts in spent.values() for _, rate in counts),
         local=True,
+        each="round",
+        caveat=_ITSELF if CLIENT in parties else "",
     )
 
 
@@ -262,22 +392,25 @@ def _check_record(event: LedgerEvent) -> None:
         )
 
 
-def _undominated(spent: Iterable[Counter[tuple[float, float]]]) -> tuple[Composition, ...]:
-    """One composition for each client's history, without those that another client's contains."""
+def _undominated(
+    spent: Iterable[tuple[Counter[tuple[float, float]], int]],
+) -> tuple[tuple[Composition, int], ...]:
+    """Each client's history and its rounds, without the histories that another client's contains."""
+    rounds: dict[tuple[tuple[tuple[float, float], int], ...], int] = {}
+    for counts, times in spent:
+        history = tuple(sorted(counts.items()))
+        rounds[history] = max(times, rounds.get(history, 0))
     kept: list[Counter[tuple[float, float]]] = []
-    for counts in sorted({tuple(sorted(c.items())) for c in spent}, key=lambda c: -sum(n for _, n in c)):
-        if not any(all(other[kind] >= n for kind, n in counts) for other in kept):
-            kept.append(Counter(dict(counts)))
-    return tuple(
-        Composition(
-            gaussian=math.fsum(n * noise**-2.0 for (noise, rate), n in sorted(counts.items()) if rate == 1.0),
-            sampled=tuple(
-                sorted(
-                    (Sampled(noise_multiplier=noise, kind="poisson", rate=rate, population=0), n)
-                    for (noise, rate), n in counts.items()
-                    if rate < 1.0
-                )
-            ),
+    found = []
+    for history in sorted(rounds, key=lambda c: -sum(n for _, n in c)):
+        if any(all(other[kind] >= n for kind, n in history) for other in kept):
+            continue
+        kept.append(Counter(dict(history)))
+        full = math.fsum(n * noise**-2.0 for (noise, rate), n in history if rate == 1.0)
+        drawn = sorted(
+            (Sampled(noise_multiplier=noise, kind="poisson", rate=rate, population=0), n)
+            for (noise, rate), n in history
+            if rate < 1.0
         )
-        for counts in kept
-    )
+        found.append((Composition(gaussian=full, sampled=tuple(drawn)), rounds[history]))
+    return tuple(found)

@@ -37,6 +37,8 @@ class Statement:
             the batches, which where noise is no simulation come from the operating system's generator too.
         reason: why it is this number, in words.
         computational: the observer holds ciphertexts or masked vectors: the claim rests on their security too.
+        planned: the noise multiplier that the plan promised, where ``achieved`` is furthest behind; None: no noise.
+        achieved: the noise multiplier there that counts against this observer.
         simulated: the noise came from a seeded stream: ε is of the mechanism, simulated, and no claim about this run.
     """
 
@@ -54,6 +56,8 @@ class Statement:
     reason: str
     computational: bool
     simulated: bool
+    planned: float | None = None
+    achieved: float | None = None
 
     def __str__(self) -> str:
         neighbours = _NEIGHBOURS[self.adjacency].format(unit=self.unit)
@@ -85,6 +89,8 @@ class Statement:
             "accountant": self.accountant.upper(),
             "ε by RDP": "not available" if self.rdp_epsilon is None else format_epsilon(self.rdp_epsilon),
             "participations": "hidden" if self.participations is None else str(self.participations),
+            "noise multiplier, planned": "none" if self.planned is None else f"{self.planned:.4g}",
+            "noise multiplier that counts": "none" if self.achieved is None else f"{self.achieved:.4g}",
             "computational": "yes" if self.computational else "no",
             "simulated": "yes" if self.simulated else "no",
             "why": self.reason,
