@@ -249,3 +249,87 @@ def test_frame_and_words(keyed, event) -> None:
     assert "<table>" in statement._repr_html_()
     assert "&lt;" in replace(statement, reason="<b>")._repr_html_()
     assert repr(ledger) == "Ledger(2 releases, 10 clients, zero-out)"
+
+
+def test_rows_explain_themselves(masked, keyed, event) -> None:
+    share = Share(kind="skellam", variance=4.0, l2=2.0, l1=2.0, dimension=1, wrap=1e-7)
+    inside = event(range(10), math.sqrt(8), mechanism="skellam", trust="distributed", detail=share, contributors=8)
+    exact = event((0,), 0.0, mechanism="non-private", trust="none", clip_norm=None, round=2)
+    tree = event((0,), 2.0, detail=Correlation(kind="tree", rounds=4), round=3)
+    aborted = replace(inside, contributors=0, round=4)
+    drawn = event((1, 2), 2.0, sampling=PoissonSampling(0.2).accounting(10), round=5)
+    frame = ledger_of(masked, inside, exact, tree, aborted, drawn).frame
+    assert frame["wrap"].tolist()[0] == 1e-7
+    assert math.isnan(frame["wrap"][1])
+    for words, parts in zip(
+        frame["words"],
+        (("Skellam", "8 clients' shares"), ("without noise",), ("correlated", "tree"), ("yet charged",), ("drawn",)),
+        strict=True,
+    ):
+        assert all(part in words for part in parts)
+    assert {"planned_noise_multiplier", "noise_multiplier", "planned_contributors", "contributors"} <= set(frame)
+    assert {"sampling", "adjacency", "trust", "wrap", "words"} <= set(frame)
+    assert len(ledger_of(keyed).frame) == 0
+    assert "correlated" in ledger_of(masked, tree)._repr_html_()
+
+
+def test_explain_says_a_line_for_each_observer(masked, keyed, event) -> None:
+    lines = ledger_of(keyed, event(range(10), 2.0)).explain(DELTA).splitlines()
+    assert [line.split(":")[0] for line in lines] == [
+        "Against the server",
+        "Against the authority",
+        "Against the participant",
+        "Against the public",
+    ]
+    assert "∞" in lines[1]
+    coalition = ledger_of(masked, event(range(10), 2.0)).explain(DELTA).splitlines()[-1]
+    assert coalition.startswith("Against the server + 30% of clients: ε = ∞")
+    odd = ledger_of(keyed, event((0,), 2.0, mechanism="laplace")).explain(DELTA)
+    assert odd.count("no accountant for this") == 3  # the authority sees the bare sum
+    assert "no accountant" in ledger_of(keyed, event((0,), 2.0)).explain(DELTA, unit="record")
+
+
+def test_json_keeps_every_detail_and_reads_the_earlier_format(keyed, event) -> None:
+    share = Share(kind="discrete-gaussian", variance=4.0, l2=2.0, l1=2.0, dimension=3, wrap=1e-7)
+    events = (
+        event((0, 1), 3.0, mechanism="discrete-gaussian", trust="distributed", detail=share, corrupt=0.1),
+        event((0,), 2.0, detail=Correlation(kind="banded", rounds=4, coefficients=(1.0, 0.5))),
+        event((0,), 0.0, mechanism="randomized-response", trust="local", detail=Response(epsilon=1.0, categories=3)),
+        event((0,), 2.0, round=3),
+    )
+    text = ledger_of(keyed, *events).to_json()
+    assert Ledger.from_json(text).events == events
+    broken = text.replace('"type": "share"', '"type": "pickle"')
+    with pytest.raises(ConfigurationError):
+        Ledger.from_json(broken)
+    earlier = json.loads(ledger_of(keyed, events[-1]).to_json())
+    del earlier["events"][0]["detail"], earlier["events"][0]["corrupt"], earlier["private"]
+    assert Ledger.from_json(json.dumps({**earlier, "format": "fedpriv-ledger/1"})).events == events[-1:]
+
+
+def test_the_number_of_records_is_named_private_or_left_out(keyed, event) -> None:
+    ledger = Ledger(threat=keyed, population=10, events=[event((0,), 2.0)], records=40)
+    assert json.loads(ledger.to_json())["private"] == ["records"]
+    assert Ledger.from_json(ledger.to_json()).records == 40
+    public = ledger.to_json(private=False)
+    assert json.loads(public)["private"] == []
+    assert Ledger.from_json(public).records is None
+    assert "40" not in ledger.frame.to_string()
+    assert "40" not in repr(ledger)
+
+
+def test_a_budget_whose_delta_means_nothing_is_refused(keyed, event) -> None:
+    ledger = Ledger(threat=keyed, population=10, events=[event((0,), 2.0)], records=4)
+    with pytest.raises(ConfigurationError, match="1/10"):
+        ledger.would_exceed(Budget(epsilon=9.0, delta=0.1, observer="public"))
+    with pytest.raises(ConfigurationError, match="1/4"):
+        ledger.would_exceed(Budget(epsilon=9.0, delta=0.3, observer="public", unit="record"))
+
+
+def test_planned_and_achieved_noise_are_in_the_statement(keyed, event) -> None:
+    starved = ledger_of(keyed, event((0,), 4.0), event((0,), 3.0, planned_noise_multiplier=4.0, round=1))
+    statement = starved.statement(DELTA, observer="public")
+    assert (statement.planned, statement.achieved) == (4.0, 3.0)
+    assert "NOISE SHORTFALL: in 1 of 2 releases" in str(statement)
+    assert "that counts</th><td>3<" in statement._repr_html_()
+    assert starved.statement(DELTA, observer="authority").achieved is None  # nothing counts
