@@ -10,6 +10,7 @@ import platform
 import statistics
 import sys
 import time
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -234,7 +235,7 @@ def measure_round(cell: Cell, repeat: int, noise_multiplier: float | None) -> Ro
                 mechanism=cell.mechanism(noise_multiplier),
                 aggregation=cell.aggregation,
                 network=cell.network,
-                seed=1000 * aborted + repeat,
+                seed=zlib.crc32(f"{cell} {repeat} {aborted}".encode()),  # no two cells share noise
                 ideal=repeat >= cell.real,
             )
         except RoundAborted:
