@@ -106,11 +106,11 @@ def round_conditionally(
         up = (drawn >> np.uint64(11)).astype(np.float64) * 2.0**-53 < part[left]
         integers[left] = down[left].astype(np.int64) + up
         left = left[_longer(integers[left], largest_square)]
-    shrunk = rows[left]
+    less = 0.0
     while left.size:
-        integers[left] = np.trunc(shrunk).astype(np.int64)
-        still = _longer(integers[left], largest_square)
-        left, shrunk = left[still], shrunk[still] * _SHRINK
+        integers[left] = np.trunc(rows[left] * (1.0 - less)).astype(np.int64)
+        left = left[_longer(integers[left], largest_square)]
+        less = min(1.0, 2.0 * less + 2.0**-40)
     return integers
 
 

@@ -146,6 +146,8 @@ def test_the_worst_of_different_histories_is_reported(plain) -> None:
     loud, long = a_turn(0, steps=2, noise_multiplier=0.7), a_turn(1, steps=300, noise_multiplier=3.0)
     alone = [spent(ledger_of(plain, one)) for one in (loud, long)]
     assert spent(ledger_of(plain, loud, long)) == max(alone)
+    often = [a_turn(2, round=r, steps=1, noise_multiplier=9.0) for r in range(4)]
+    assert ledger_of(plain, loud, long, *often).statement(DELTA, observer="server", unit="record").participations == 1
     assert ledger_of(plain, loud, long).delta(1.0, observer="public", unit="record") == max(
         ledger_of(plain, one).delta(1.0, observer="public", unit="record") for one in (loud, long)
     )

@@ -207,7 +207,7 @@ PARTS = st.lists(
 ANSWER = Response(epsilon=0.5, categories=4)
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(parts=PARTS, data=st.data())
 def test_the_worst_placed_client_of_a_mixture_is_exact_in_any_order(parts, data) -> None:
     model = ThreatModel(
@@ -281,6 +281,34 @@ def test_neither_of_two_clients_need_be_worse_at_every_delta(masked, summed, eve
     assert ledger.epsilon(DELTA, observer="server") == max(each)
     assert each[1] == pytest.approx(gaussian_epsilon(2.0), abs=1e-6)
     assert ledger.statement(DELTA, observer="server").accountant == ("rdp" if each[0] > each[1] else "pld")
+
+
+def test_whose_curve_is_larger_at_most_orders_need_not_be_worse_placed(plain, summed, event) -> None:
+    """An answer's curve is flat, noise's grows with the order: at one δ either client can be the worse-placed one."""
+
+    def wide(cohort, z, **more):
+        return replace(summed(share=replace(SHARE, variance=(50 * z) ** 2 / 15), cohort=cohort, **more), trust="local")
+
+    def answers(cohort, epsilon, count=1):
+        detail = Response(epsilon=epsilon, categories=2)
+        more = {"clip_norm": None, "detail": detail, "count": count, "adjacency": "replace-one"}
+        return event(cohort, 0.0, mechanism="randomized-response", trust="local", **more)
+
+    def noise(cohort, sigma):
+        return event(cohort, sigma, trust="local", adjacency="replace-one")
+
+    one = {"adjacency": "replace-one"}
+    for first, second in (
+        ((answers((0,), 0.1, 3),), (noise((1,), 1.0),)),
+        ((answers((0,), 8.0), wide((0,), 400.0, **one)), (wide((1,), 9.0, **one),)),
+        ((noise((0,), 1.0), wide((0,), 400.0, **one)), (wide((1,), 90.0, **one),)),
+    ):
+
+        def spent(*events) -> float:
+            return ledger_of(plain, *events, population=15, adjacency="replace-one").epsilon(DELTA, observer="server")
+
+        assert spent(*first, *second) == max(spent(*first), spent(*second))
+        assert spent(*first) != pytest.approx(spent(*second), rel=0.1)
 
 
 def test_a_thousand_clients_under_two_hundred_kinds_of_sums_are_fast(masked, summed) -> None:

@@ -11,7 +11,8 @@ from fedpriv.errors import ConfigurationError, PrivacyError, UnsupportedAccounti
 from fedpriv.privacy.ledger import accounting, files
 from fedpriv.privacy.ledger.accounting import Accountant, Composition, Conversion
 from fedpriv.privacy.ledger.event import LedgerEvent, Unit
-from fedpriv.privacy.ledger.exposure import Exposure, exposure
+from fedpriv.privacy.ledger.exposed import Exposure
+from fedpriv.privacy.ledger.exposure import exposure
 from fedpriv.privacy.ledger.rows import COLUMNS, row
 from fedpriv.privacy.ledger.statement import Statement
 from fedpriv.privacy.mechanism import Adjacency
@@ -23,6 +24,16 @@ if TYPE_CHECKING:
     from fedpriv.privacy.budget import Budget
 
 __all__ = ["Ledger", "LedgerEvent"]
+
+_SHOWN = {
+    "round": "round",
+    "unit": "unit",
+    "trust": "trust",
+    "planned_noise_multiplier": "σ planned",
+    "noise_multiplier": "σ achieved",
+    "words": "what happened",
+}
+"""Columns of the HTML table, and their heads."""
 
 
 class Ledger:
@@ -311,9 +322,8 @@ class Ledger:
     def _repr_html_(self) -> str:
         if not self._events:
             return f"<p>{self!r}: nothing released</p>"
-        table = self.frame[["round", "unit", "noise_multiplier", "contributors", "trust", "words"]]
-        width = table.to_html(index=False, max_rows=20, float_format="{:.4g}".format)
-        return f"<p>{self!r}</p>{width}"
+        table = self.frame[list(_SHOWN)].rename(columns=_SHOWN)
+        return f"<p>{self!r}</p>{table.to_html(index=False, max_rows=20, float_format='{:.4g}'.format)}"
 
     def _told(self, delta: float, observer: Observer, unit: Unit) -> str:
         try:

@@ -4,62 +4,20 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 
 from fedpriv.errors import UnsupportedAccounting
 from fedpriv.privacy.correlation import Correlation
-from fedpriv.privacy.ledger.accounting import Composition, Sampled
+from fedpriv.privacy.ledger.accounting import Sampled
 from fedpriv.privacy.ledger.curves import Shares
 from fedpriv.privacy.ledger.event import GAUSSIAN, NON_PRIVATE, RANDOMIZED_RESPONSE, LedgerEvent, Response, Unit
+from fedpriv.privacy.ledger.exposed import BEFORE_NOISE, ITSELF, MEMBERSHIP, NOTHING, RELEASED, Exposure
 from fedpriv.privacy.ledger.participation import Charge, Correlated, worst_placed
+from fedpriv.privacy.ledger.records import of_records
 from fedpriv.privacy.mechanism import Adjacency, Share
 from fedpriv.privacy.sampling import SamplingRecord
 from fedpriv.threat import CLIENT, Coalition, Observer, ThreatModel, View, parties_of
-
-BEFORE_NOISE = frozenset({View.UPDATES, View.EXACT_SUM, View.GROUP_SUMS})
-"""What central noise does not cover."""
-RELEASED = BEFORE_NOISE | {View.NOISY_SUM, View.ROUND_MODELS, View.FINAL_MODEL}
-"""What depends on clients' data. A final model is charged for every round that it was made from."""
-MEMBERSHIP = frozenset({View.COHORT, View.SURVIVORS})
-"""What tells who took part."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Exposure:
-    """What the worst-placed client is exposed to.
-
-    Args:
-        compositions: for the accountant: the worst-placed client is among these; None where no bound exists (ε = ∞).
-        reason: why, in words.
-        participations: of the client of each composition; None where the observer cannot tell.
-        amplified: whether amplification by sampling is counted on.
-        local: whether the noise is inside each update, so that no protocol is relied on.
-        each: what participations count.
-        caveat: what else must be said.
-        noise: noise multipliers, the planned one and the one that counts against the observer, where the second falls
-            furthest behind the first; None where there is none.
-    """
-
-    compositions: tuple[Composition, ...] | None
-    reason: str
-    participations: tuple[int, ...] | None = None
-    amplified: bool = False
-    local: bool = False
-    each: str = "release"
-    caveat: str = ""
-    noise: tuple[float, float] | None = None
-
-    def why(self, worst: int) -> str:
-        """The reason, for the client of one composition."""
-        text = self.reason
-        if self.participations is not None and self.participations[worst]:
-            times = self.participations[worst]
-            text += f"; the worst-placed client took part in {times} {self.each}{'s' if times > 1 else ''}"
-        return text + self.caveat
-
-
-_NOTHING = (Composition(),)
 
 
 def exposure(
@@ -79,12 +37,12 @@ def exposure(
     """
     parties = parties_of(observer)
     if unit == "record":
-        return _of_records(events, parties, threat.sees(observer))
+        return of_records(events, parties, threat.sees(observer))
     if events and all(event.unit == "record" for event in events):
         return Exposure(compositions=None, reason="noise hides single records here, not all that a client holds")
     events = [event for event in events if event.unit == "client"]
     if not events:
-        return Exposure(compositions=_NOTHING, reason="nothing was released", participations=(0,))
+        return Exposure(compositions=NOTHING, reason="nothing was released", participations=(0,))
     seen = threat.sees(observer)
     if adjacency == "add-remove" and seen & MEMBERSHIP:
         return Exposure(
@@ -94,7 +52,7 @@ def exposure(
         )
     if not seen & RELEASED:
         hidden = "only ciphertexts or masked vectors" if parties & threat.computational else "nothing that was released"
-        return Exposure(compositions=_NOTHING, reason=f"the observer sees {hidden}", participations=(0,))
+        return Exposure(compositions=NOTHING, reason=f"the observer sees {hidden}", participations=(0,))
     exact = [event for event in events if event.mechanism == NON_PRIVATE or event.trust == "none"]
     if exact and seen & BEFORE_NOISE:
         # Also of a round that ended without a release: by then updates may have arrived, or a sum been opened, which
@@ -238,7 +196,7 @@ def _compose(
         reason="",
         local=bool(events) and all(event.trust == "local" for event in events),
         caveat=("" if View.UPDATES in seen else _shortfall(noise_levels))
-        + ("" if not inside or not participant else _ITSELF),
+        + ("" if not inside or not participant else ITSELF),
         noise=min(((planned, achieved) for planned, achieved, _ in noise_levels), key=_share_of_plan, default=None),
     )
     if sampled:
@@ -263,9 +221,6 @@ def _compose(
     else:
         reason = f"{inside}everybody takes part"
     return replace(found, reason=reason, participations=times)
-
-
-_ITSELF = "; a client that is part of the observer is not protected from itself"
 
 
 def _noise(event: LedgerEvent, shares: int | None) -> float | Shares | Response | Correlated:
@@ -334,83 +289,3 @@ def _amplifies(record: SamplingRecord, adjacency: Adjacency, participant: bool) 
     if record.rate == 1.0:
         return False
     return record.kind == "poisson" or (record.kind == "fixed-size" and adjacency == "replace-one" and not participant)
-
-
-def _of_records(events: Sequence[LedgerEvent], parties: frozenset[str], seen: frozenset[View]) -> Exposure:
-    """What each record is exposed to: noise that its own client added to every step, before anything left it.
-
-    It protects against everybody but that client, and nobody learns the batches, so every observer of anything that was
-    released is charged alike: for the client's participations, each with all its steps at the batches' rate. How the
-    cohort was drawn changes nothing. Other clients' noise in the same sum is not counted.
-    """
-    if not events:
-        return Exposure(compositions=_NOTHING, reason="nothing was released", participations=(0,))
-    if not seen & RELEASED:
-        reason = "the observer sees nothing that was released"
-        return Exposure(compositions=_NOTHING, reason=reason, participations=(0,))
-    noised: dict[int, set[str]] = {}
-    spent: dict[str, Counter[tuple[float, float]]] = {}
-    took_part: Counter[str] = Counter()
-    for event in events:
-        if event.unit == "record":
-            _check_record(event)
-            noised.setdefault(event.round, set()).add(event.scope)
-            assert event.sampling is not None  # _check_record
-            rate = event.sampling.rate
-            spent.setdefault(event.scope, Counter())[event.noise_multiplier, rate] += event.count
-            took_part[event.scope] += 1
-    if not spent:
-        raise UnsupportedAccounting(
-            "A statement per record needs events per record.",
-            value="events per client only",
-            remedy='Ask with unit="client", or clip and noise per example with DPSGD.',
-        )
-    bare = [e.round for e in events if e.unit == "client" and e.contributors > len(noised.get(e.round, ()))]
-    if bare:
-        reason = f"in round {bare[0] + 1} clients contributed whose records were not clipped and noised one by one"
-        return Exposure(compositions=None, reason=reason)
-    histories = _undominated({scope: (counts, took_part[scope]) for scope, counts in spent.items()}.values())
-    return Exposure(
-        compositions=tuple(composition for composition, _ in histories),
-        reason="the noise is inside each update, and batches are known to their client only",
-        participations=tuple(rounds for _, rounds in histories),
-        amplified=any(rate < 1.0 for counts in spent.values() for _, rate in counts),
-        local=True,
-        each="round",
-        caveat=_ITSELF if CLIENT in parties else "",
-    )
-
-
-def _check_record(event: LedgerEvent) -> None:
-    record = event.sampling
-    plain = record is not None and record.kind == "poisson" and not record.max_cohort and not record.min_cohort
-    if event.mechanism != GAUSSIAN or event.trust != "local" or not plain:
-        raise UnsupportedAccounting(
-            "Per record this ledger accounts Gaussian noise added by the client to every step, on Poisson batches.",
-            value=f"{event.mechanism}, {event.trust}, {record.kind if record else 'no sampling'}",
-            remedy="Record such steps in a ledger of its own, with an accountant that models them.",
-        )
-
-
-def _undominated(
-    spent: Iterable[tuple[Counter[tuple[float, float]], int]],
-) -> tuple[tuple[Composition, int], ...]:
-    """Each client's history and its rounds, without the histories that another client's contains."""
-    rounds: dict[tuple[tuple[tuple[float, float], int], ...], int] = {}
-    for counts, times in spent:
-        history = tuple(sorted(counts.items()))
-        rounds[history] = max(times, rounds.get(history, 0))
-    kept: list[Counter[tuple[float, float]]] = []
-    found = []
-    for history in sorted(rounds, key=lambda c: -sum(n for _, n in c)):
-        if any(all(other[kind] >= n for kind, n in history) for other in kept):
-            continue
-        kept.append(Counter(dict(history)))
-        full = math.fsum(n * noise**-2.0 for (noise, rate), n in history if rate == 1.0)
-        drawn = sorted(
-            (Sampled(noise_multiplier=noise, kind="poisson", rate=rate, population=0), n)
-            for (noise, rate), n in history
-            if rate < 1.0
-        )
-        found.append((Composition(gaussian=full, sampled=tuple(drawn)), rounds[history]))
-    return tuple(found)

@@ -205,7 +205,7 @@ class Distributed(ABC):
             raise PlanError(
                 "Distributed noise needs an honest contributor in every sum.",
                 value=f"{setting.least_contributors} contributors, {max(0, honest)} of them counted on",
-                remedy="Permit less dropout or collusion, or use noise that a trusted party adds.",
+                remedy="Permit less dropout or collusion, or give corrupt=..., the share whose noise does not count.",
             )
         return Ring(
             bits=self.bits,

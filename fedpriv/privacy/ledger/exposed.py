@@ -1,0 +1,55 @@
+"""What an observer may see, and what that exposes of a client, as far as an accountant must know."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fedpriv.privacy.ledger.accounting import Composition
+from fedpriv.threat import View
+
+BEFORE_NOISE = frozenset({View.UPDATES, View.EXACT_SUM, View.GROUP_SUMS})
+"""What central noise does not cover."""
+RELEASED = BEFORE_NOISE | {View.NOISY_SUM, View.ROUND_MODELS, View.FINAL_MODEL}
+"""What depends on clients' data. A final model is charged for every round that it was made from."""
+MEMBERSHIP = frozenset({View.COHORT, View.SURVIVORS})
+"""What tells who took part."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exposure:
+    """What the worst-placed client is exposed to.
+
+    Args:
+        compositions: for the accountant: the worst-placed client is among these; None where no bound exists (ε = ∞).
+        reason: why, in words.
+        participations: of the client of each composition; None where the observer cannot tell.
+        amplified: whether amplification by sampling is counted on.
+        local: whether the noise is inside each update, so that no protocol is relied on.
+        each: what participations count.
+        caveat: what else must be said.
+        noise: noise multipliers, the planned one and the one that counts against the observer, where the second falls
+            furthest behind the first; None where there is none.
+    """
+
+    compositions: tuple[Composition, ...] | None
+    reason: str
+    participations: tuple[int, ...] | None = None
+    amplified: bool = False
+    local: bool = False
+    each: str = "release"
+    caveat: str = ""
+    noise: tuple[float, float] | None = None
+
+    def why(self, worst: int) -> str:
+        """The reason, for the client of one composition."""
+        text = self.reason
+        if self.participations is not None and self.participations[worst]:
+            times = self.participations[worst]
+            text += f"; the worst-placed client took part in {times} {self.each}{'s' if times > 1 else ''}"
+        return text + self.caveat
+
+
+NOTHING = (Composition(),)
+
+ITSELF = "; a client that is part of the observer is not protected from itself"
+"""Said to observers with clients inside, of noise inside updates or their sum."""
