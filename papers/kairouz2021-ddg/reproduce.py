@@ -12,7 +12,7 @@ import sys
 import time
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import product
 from pathlib import Path
@@ -55,7 +55,7 @@ class Cell:
     dropout: float = 0.0
     vectors: Vectors = "sphere"
     """The paper's; or all clients' the same, the largest sum there is."""
-    real: int = 0
+    real: int = field(default=0, repr=False)  # no part of the seed: the sum is the same
     """How many of the repeats are the real protocol, every message of it; the others compute the same sum."""
 
     @property
@@ -149,11 +149,11 @@ def cells(*, quick: bool) -> Iterator[Cell]:
     for epsilon, bits, kind in product(EPSILONS, BITS, KINDS):
         yield Cell(100, epsilon, bits, kind, real=REPEATS)
     for epsilon, bits, kind in product(EPSILONS, BITS, KINDS):
-        yield Cell(1000, epsilon, bits, kind, real=epsilon == 1.0)
+        yield Cell(1000, epsilon, bits, kind, real=1 if epsilon == 1.0 else 0)
     for epsilon, bits, kind in product((1.0, 4.0), BITS, KINDS):
         yield Cell(100, epsilon, bits, kind, dropout=0.1, real=REPEATS)
     for epsilon, bits, kind in product((1.0, 4.0), BITS, KINDS):
-        yield Cell(1000, epsilon, bits, kind, dropout=0.1, real=epsilon == 1.0)
+        yield Cell(1000, epsilon, bits, kind, dropout=0.1, real=1 if epsilon == 1.0 else 0)
     for n, epsilon, bits, kind in product((100, 1000), (1.0, 4.0), BITS, KINDS):
         yield Cell(n, epsilon, bits, kind, tails=6.0)
     for tails, kind in product((2.0, 6.0), KINDS):
@@ -225,7 +225,7 @@ def rounding_variance(deviation: float) -> float:
 
 
 def measure_round(cell: Cell, repeat: int, noise_multiplier: float | None) -> Round:
-    """Aborted rounds are tried again with other losses; ε of each is in its own ledger."""
+    """One round; where too few clients survive it releases nothing, and is tried again with other losses."""
     data = vectors(cell.n, repeat, cell.vectors)
     for aborted in range(20):
         started = time.process_time()
