@@ -286,7 +286,7 @@ def measure(cell: Cell, repeats: int) -> Row:
         for repeat in range(repeats):  # the first solves for the budget; its solution holds for all
             rounds.append(measure_round(cell, repeat, rounds[0].planned if rounds else None))
     except (BudgetUnreachable, PlanError) as refusal:
-        return Row(**row, protocol="refused", refused=f"{refusal.rule} {refusal.remedy}")
+        return Row(**row, protocol="refused", refused=refusal.rule)
     error = statistics.mean(one.error for one in rounds)
     return Row(
         **row,

@@ -98,14 +98,14 @@ def test_quick_rounds_are_real_and_as_far_off_as_predicted(quick: Rows) -> None:
         assert share == pytest.approx(1.0, abs=5.5 * math.sqrt(2 / 250)), cell(row)
 
 
-def test_too_few_bits_are_refused_with_the_remedy_or_pay_for_it(committed: Rows) -> None:
+def test_too_few_bits_are_refused_or_paid_for(committed: Rows) -> None:
     coarse = [
         row
         for row in committed
         if (row["n"], row["bits"], row["epsilon"], row["tails"], row["dropout"]) == ("1000", "10", "4.0", "2.0", "0.0")
     ]
     (refused,) = (row for row in coarse if row["mechanism"] == "discrete Gaussian")
-    assert "bits or more, or DistributedSkellam" in refused["refused"]
+    assert "discrete Gaussian noise has σ ≥ 1" in refused["refused"]
     (paid,) = (row for row in coarse if row["mechanism"] == "Skellam")
     assert float(paid["predicted_ratio"]) > 10
 
