@@ -218,7 +218,7 @@ def test_an_aborted_round_is_judged_by_the_mechanisms_own_share_of_the_corrupt(k
         mechanism = kind(clip_norm=1.0, noise_multiplier=1.0, corrupt=corrupt)
         spec = mechanism.init(setting(threat=permissive)).spec
         (event,) = mechanism.events(spec, replace(outcome(10, 0), noise="os"))
-        assert event.corrupt == corrupt
+        assert event.corrupt == (0.9 if corrupt is None else corrupt)
         ledger = Ledger(threat=permissive, population=10, events=(event,))
         spent[corrupt] = [
             ledger.epsilon(1e-5, observer=Coalition(server=True, clients=share)) for share in (0.3, 0.5, 0.7)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
+from settings import outcome
 
 import fedpriv as fp
 from fedpriv.engine.rounds import first_state, planned_events, run_rounds
-from fedpriv.privacy import DistributedDiscreteGaussian, DistributedSkellam, Ledger
+from fedpriv.privacy import Budget, DistributedDiscreteGaussian, DistributedSkellam, Ledger
 from fedpriv.study import mean
-from fedpriv.threat import Coalition
+from fedpriv.threat import Coalition, Observer
 
 DELTA = 1e-3
 KINDS = [DistributedDiscreteGaussian, DistributedSkellam]
@@ -51,3 +53,36 @@ def test_a_round_is_planned_with_the_least_noise_that_it_can_end_with(kind: Any)
                 ledger = Ledger(threat=here.threat, population=20, events=charged)
                 spent[name] = ledger.epsilon(DELTA, observer=observer)
             assert 0.0 < spent["done"] <= spent["planned"]
+
+
+OBSERVERS: list[Observer] = ["server", "participant", "public"]
+OBSERVERS += [Coalition(clients=0.5), Coalition(server=True, clients=0.2)]
+
+
+@pytest.mark.parametrize("observer", OBSERVERS, ids=str)
+def test_a_budget_holds_whoever_drops_out_and_whatever_is_aborted(observer: Any) -> None:
+    """In an aborted round too: what the plan left out as known to this observer is not left out once more."""
+    target = Budget(epsilon=4.0, delta=DELTA, observer=observer)
+    solved = resolved(DistributedSkellam(clip_norm=1.0, target=target, corrupt=0.0))
+    for dropout in ({"upload": 0.3}, {"upload": 0.9}):
+        here = replace(solved, plan=replace(solved.plan, network=fp.Network(dropout=dropout)))
+        *_, (_, state) = run_rounds(here, seed=3, ideal=True)
+        assert any(not event.contributors for event in state.ledger.events) == (dropout == {"upload": 0.9})
+        assert 0.0 < state.ledger.epsilon(DELTA, observer=observer) <= 4.0
+
+
+def test_an_aborted_round_has_no_more_honest_shares_than_came() -> None:
+    """A mechanism that takes nobody for corrupt planned with shares that a coalition knows."""
+    trusting = DistributedSkellam(clip_norm=1.0, noise_multiplier=1.0, corrupt=0.0)
+    coalition = Coalition(server=True, clients=0.2)
+    spent = []
+    for dropout in ({"upload": 0.9}, 0.0):
+        here = resolved(trusting, dropout=dropout, rounds=1)
+        *_, (step, state) = run_rounds(here, seed=3, ideal=True)
+        least = here.setting.least_contributors
+        event = state.ledger.events[0]
+        assert event.planned_contributors == least
+        (fewest,) = trusting.events(here.spec, outcome(20, least))
+        worst = Ledger(threat=here.threat, population=20, events=[fewest]).epsilon(DELTA, observer=coalition)
+        spent.append(state.ledger.epsilon(DELTA, observer=coalition))
+        assert spent[-1] == pytest.approx(worst) if step.record.aborted else spent[-1] < worst

@@ -10,6 +10,8 @@ from fractions import Fraction
 from functools import partial
 from typing import Literal
 
+import numpy as np
+
 from fedpriv.encoding import Integers, Reals
 from fedpriv.errors import BudgetUnreachable, ConfigurationError, PlanError
 from fedpriv.privacy.adaptive import AdaptiveClip, augment, joint_norm, share_within
@@ -26,6 +28,7 @@ from fedpriv.privacy.samplers import Sampler, discrete_gaussian, skellam
 from fedpriv.privacy.sampling import SamplingRecord
 from fedpriv.privacy.weights import Capped
 from fedpriv.randomness import Noise
+from fedpriv.threat import Coalition
 
 _LEAST_SIGMA = 1.0
 """In steps of the grid. Sums of narrower discrete Gaussians are too far from one: their gap grows like e^(-π² σ²)."""
@@ -112,7 +115,7 @@ class Distributed(ABC):
         ring = self._ring(setting)
         noise_multiplier = self._solved(setting, ring)
         share = ring.share(self.kind, noise_multiplier)
-        self._check_width(math.sqrt(share.variance), ring, noise_multiplier)
+        self._check_width(math.sqrt(share.variance), setting, ring)
         cohort = setting.sampling.expected(setting.population)
         clip_norm, adapted = self._first_clip, None
         if isinstance(self.clip_norm, AdaptiveClip):
@@ -131,7 +134,9 @@ class Distributed(ABC):
             sampling=sampling,
             adjacency=setting.adjacency,
             planned_contributors=ring.honest,
+            corrupt=self._left_out(setting),
             modulus_bits=self.bits,
+            limit=ring.limit(self.kind, noise_multiplier),
             share=share,
             adapted=adapted,
         )
@@ -157,6 +162,10 @@ class Distributed(ABC):
         words = [noise.words for noise in noises]
         square = math.floor(Fraction(spec.share.l2) ** 2)
         values = round_conditionally(scaled, square, words, attempts(self.beta))
+        cut = 0
+        if spec.limit is not None:
+            cut = int(np.count_nonzero(np.abs(values) > spec.limit))
+            np.clip(values, -spec.limit, spec.limit, out=values)  # shorter, if anything
         rounding = (values - scaled).sum(axis=0, keepdims=True) * spec.codec.step
         residual = unrotate(rounding, spec.public, spec.round)[0]
         residual[updates.shape[1] :] = 0.0  # of bit and padding
@@ -166,7 +175,7 @@ class Distributed(ABC):
             values=reduced(values, self.bits),
             residual=residual,
             clipped_norms=int(clipped.sum()),
-            clipped_coordinates=0,
+            clipped_coordinates=cut,
         )
 
     def release(self, total: Integers, spec: RoundSpec, outcome: Outcome, noise: Noise, state: State) -> Release:
@@ -207,7 +216,7 @@ class Distributed(ABC):
         return self._honest(setting)
 
     def events(self, spec: RoundSpec, outcome: Outcome) -> tuple[LedgerEvent, ...]:
-        return (event_of(spec, outcome, mechanism=self.kind, trust=self.trust, corrupt=self.corrupt),)
+        return (event_of(spec, outcome, mechanism=self.kind, trust=self.trust),)
 
     @property
     def _first_clip(self) -> float:
@@ -219,6 +228,16 @@ class Distributed(ABC):
             return setting.least_honest
         largest = setting.sampling.largest(setting.population)
         return min(setting.least_honest, setting.least_contributors - known_shares(self.target.observer, largest))
+
+    def _left_out(self, setting: Setting) -> float:
+        """The share of a cohort whose noise is not counted on: corrupt, or known to the budget's observer."""
+        corrupt = setting.threat.corrupt if self.corrupt is None else self.corrupt
+        if self.target is None:
+            return corrupt
+        observer = self.target.observer
+        if isinstance(observer, Coalition):
+            return max(corrupt, observer.clients)
+        return max(corrupt, known_shares(observer, 1) / setting.sampling.largest(setting.population))
 
     def _ring(self, setting: Setting) -> Ring:
         honest = self._honest(setting)
@@ -288,7 +307,7 @@ class Distributed(ABC):
         return (replace(event, noise_multiplier=noise_multiplier * math.sqrt(contributors / ring.honest)),)
 
     @abstractmethod
-    def _check_width(self, sigma: float, ring: Ring, noise_multiplier: float) -> None:
+    def _check_width(self, sigma: float, setting: Setting, ring: Ring) -> None:
         """Refuse noise that is too narrow to add up."""
 
 
@@ -320,7 +339,10 @@ class DistributedDiscreteGaussian(Distributed):
     Guarantees: client-level differential privacy of the sum itself, against everybody who sees no more than sums. The
         L2 norm of each client's integers before the noise is at most ``Share.l2``, exactly; the noise is drawn exactly
         from the discrete Gaussian, and all arithmetic from there on is of integers, so nothing leaks through floating
-        point. A sum that wraps costs accuracy, and never privacy. A dropout takes its share of the noise along: the
+        point. A sum that wraps costs accuracy, and never privacy. Where an exact sum is seen (homomorphic encryption),
+        a client's vector that wrapped by itself would be seen too: coordinates are cut so that none does, but for a
+        probability of 2^-60 a round, which no δ includes; where the ring has no room for that, only a ring of exactly
+        these bits carries the sum. A dropout takes its share of the noise along: the
         ledger charges for what the contributors achieved.
     Assumes: that the clients counted on add their noise; that updates do not depend on the round's rotation (accuracy
         only). The sum of discrete Gaussians is not one: the ledger includes the gap, and narrow shares are refused.
@@ -336,15 +358,12 @@ class DistributedDiscreteGaussian(Distributed):
     def sampler(self) -> Sampler:
         return discrete_gaussian
 
-    def _check_width(self, sigma: float, ring: Ring, noise_multiplier: float) -> None:
+    def _check_width(self, sigma: float, setting: Setting, ring: Ring) -> None:
         if sigma >= _LEAST_SIGMA:
             return
-        enough = (
-            bits
-            for bits in range(self.bits + 1, MOST_BITS + 1)
-            if replace(ring, bits=bits).share(self.kind, noise_multiplier).variance >= _LEAST_SIGMA**2
-        )
-        bits = next(enough, None)
+        finer = (replace(ring, bits=bits) for bits in range(self.bits + 1, MOST_BITS + 1))
+        wide = (r.bits for r in finer if r.share(self.kind, self._solved(setting, r)).variance >= _LEAST_SIGMA**2)
+        bits = next(wide, None)
         raise PlanError(
             f"One client's discrete Gaussian noise has σ ≥ {_LEAST_SIGMA:g} steps of the grid, or sums of it are far "
             "from Gaussian.",
@@ -374,5 +393,5 @@ class DistributedSkellam(Distributed):
     def sampler(self) -> Sampler:
         return skellam
 
-    def _check_width(self, sigma: float, ring: Ring, noise_multiplier: float) -> None:
+    def _check_width(self, sigma: float, setting: Setting, ring: Ring) -> None:
         """Narrow Skellam noise adds up like any other."""

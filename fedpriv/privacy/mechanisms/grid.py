@@ -128,6 +128,22 @@ class Ring:
         fallback = n * _FALLBACK if self.beta else 0.0
         return min(1.0, 2.0 * self.dimension * math.exp(min(0.0, float(exponent.min()))) + fallback)
 
+    def limit(self, kind: ShareKind, noise_multiplier: float) -> int | None:
+        """What a client's coordinates are cut to, so that its vector does not wrap by itself; None: no room for that.
+
+        Of all clients and coordinates none gets noise that reaches beyond the rest of the ring, but for a probability
+        of 2^-60 (Chernoff, as in :meth:`wrap`). There is room where rotated vectors are hardly ever cut: six standard
+        deviations of one whose L2 norm is the clip norm, or the longest there is.
+        """
+        share = self.share(kind, noise_multiplier)
+        s = np.geomspace(1e-12, 20.0, 4000)
+        spread = 0.5 * s * s if kind == "discrete-gaussian" else np.cosh(s) - 1.0
+        unlikely = math.log(2.0 * self.clients * self.dimension) - math.log(_FALLBACK)
+        reach = float(((share.variance * spread + unlikely) / s).min())
+        limit = self.half - 1 - math.ceil(reach)
+        typical = 1.0 + 6.0 * self.clip_in_steps(noise_multiplier) / math.sqrt(self.dimension)
+        return limit if limit >= min(share.l2, typical) else None
+
     def _rounded(self, steps: float) -> float:
         return rounded_norm(steps, self.dimension, self.beta)
 
