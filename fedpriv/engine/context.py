@@ -33,9 +33,10 @@ def serialise(broadcast: Broadcast) -> bytes:
     return b"".join(parts)
 
 
-def digest(sent: bytes, spec: RoundSpec, client: object, rounds: int) -> bytes:
+def digest(sent: bytes, spec: RoundSpec, client: object, rounds: int, weighting: object = "equal") -> bytes:
     """SHA-256 over the broadcast, the round's public terms (clip, grid, weights) and the client's algorithm."""
-    terms = json.dumps({"spec": describe(spec), "client": describe(client), "rounds": rounds}, sort_keys=True).encode()
+    about = {"spec": describe(spec), "client": describe(client), "rounds": rounds, "weighting": describe(weighting)}
+    terms = json.dumps(about, sort_keys=True).encode()
     return hashlib.sha256(b"fedpriv/context/v1" + _length(terms) + terms + _length(sent) + sent).digest()
 
 

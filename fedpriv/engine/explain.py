@@ -91,7 +91,7 @@ def explain(resolved: Resolved) -> str:
         f"{resolved.parameters:,} parameters",
         *_training(resolved),
         f"Integers     {terms.length:,} coordinates on a grid of {spec.codec.step:.3g}, |input| ≤ "
-        f"{terms.input_bound:,}; sums: {terms.domain.name}, none wraps",
+        f"{terms.input_bound:,}; sums: {terms.domain.name}, {_wraps(spec)}",
         f"Aggregation  {_name(plan.aggregation)}: {_threshold(resolved)}",
         *_costs(resolved),
         *_privacy(resolved),
@@ -160,6 +160,10 @@ def _costs(resolved: Resolved) -> Iterable[str]:
     )
     for role in sorted({row.role for row in rows} - {CLIENT}):
         yield f"             {role}: {_seconds([row for row in rows if row.role == role], 1)} a round, modelled"
+
+
+def _wraps(spec: RoundSpec) -> str:
+    return "none wraps" if spec.modulus_bits is None else f"counted modulo 2^{spec.modulus_bits}"
 
 
 def _broadcast_bytes(resolved: Resolved) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import TYPE_CHECKING, Any
@@ -37,6 +38,15 @@ _SEAMS: Mapping[str, tuple[str, ...]] = {
     "server": ("init", "step", "broadcast"),
     "network": ("schedule", "slowness"),
 }
+
+_ARGUMENTS: Mapping[str, tuple[str, ...]] = {
+    "begin": ("state", "round", "public"),
+    "protect": ("updates", "examples", "spec", "noises"),
+    "release": ("total", "spec", "outcome", "noise", "state"),
+    "advance": ("state", "spec", "release", "noise"),
+    "events": ("spec", "outcome"),
+}
+"""What a mechanism of the user's own is called with, round by round."""
 
 _EXAMPLES: Mapping[str, str] = {
     "client": "fp.LocalSGD(epochs=1, learning_rate=0.1)",
@@ -103,6 +113,13 @@ class Plan:
                     if isinstance(part, type)
                     else f"It lacks {', '.join(missing)}. Give e.g. {example}.",
                 )
+        for name, arguments in _ARGUMENTS.items():
+            if not _takes(getattr(self.mechanism, name), len(arguments)):
+                raise ConfigurationError(
+                    f"A mechanism's {name} takes ({', '.join(arguments)}).",
+                    value=f"{type(self.mechanism).__name__}.{name}{inspect.signature(getattr(self.mechanism, name))}",
+                    remedy="Write it as fedpriv.privacy.mechanism.Mechanism says.",
+                )
         if self.adjacency not in ("zero-out", "add-remove", "replace-one"):
             raise ConfigurationError(
                 'Adjacency is "zero-out", "add-remove" or "replace-one".',
@@ -138,6 +155,16 @@ class Plan:
     def describe(self) -> dict[str, Any]:
         """The plan as plain values, for files; two plans that describe alike run alike."""
         return {item.name: describe(getattr(self, item.name)) for item in fields(self)}
+
+
+def _takes(call: Callable[..., Any], arguments: int) -> bool:
+    try:
+        inspect.signature(call).bind(*range(arguments))
+    except TypeError:
+        return False
+    except ValueError:  # it does not say
+        return True
+    return True
 
 
 def describe(value: Any) -> Any:

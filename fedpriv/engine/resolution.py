@@ -260,7 +260,7 @@ def _check_privacy(plan: Plan, threat: ThreatModel, population: int) -> None:
         raise PlanError(
             "Under differential privacy weights are public constants, or capped inside the clipped vector.",
             value=plan.mechanism.weighting,
-            remedy='Use weighting="equal", or Capped(...) with central noise: an example count is private data.',
+            remedy='Use weighting="equal", or Capped(...): an example count is private data.',
         )
     if plan.sampling.accounting(population) is None:
         raise PlanError(
@@ -312,6 +312,8 @@ def _terms(plan: Plan, spec: RoundSpec, cohort: int, population: int) -> Terms:
 def _domain(plan: Plan, spec: RoundSpec, cohort: int) -> Domain:
     """A ring that the modulus divides where the protocol has one; else integers that hold every sum.
 
+    Whoever sees a sum beyond the modulus must not see in it which vectors wrapped by themselves.
+
     Raises:
         PlanError: a sum of what clients may send exceeds the domain.
     """
@@ -322,7 +324,10 @@ def _domain(plan: Plan, spec: RoundSpec, cohort: int) -> Domain:
         raise PlanError(error.rule, value=error.value, remedy=error.remedy) from error
     if spec.modulus_bits is not None:
         ring = plan.aggregation.domain(sum_bound=spec.input_bound - 1, length=spec.length, cohort=cohort)
-        if isinstance(ring, Ring) and ring.bits >= spec.modulus_bits:
+        if ring == Ring(spec.modulus_bits):
+            return ring
+        _check_alone(plan, spec)
+        if isinstance(ring, Ring) and ring.bits > spec.modulus_bits:
             return ring
     domain = plan.aggregation.domain(sum_bound=sum_bound, length=spec.length, cohort=cohort)
     if sum_bound > domain.largest:
@@ -332,3 +337,14 @@ def _domain(plan: Plan, spec: RoundSpec, cohort: int) -> Domain:
             remedy="Use fewer bits, smaller weights or a smaller cohort.",
         )
     return domain
+
+
+def _check_alone(plan: Plan, spec: RoundSpec) -> None:
+    seen = plan.aggregation.threat_model.learns.values()
+    sums_alone = any(View.EXACT_SUM in views and View.UPDATES not in views for views in seen)
+    if plan.mechanism.trust == "distributed" and spec.limit is None and sums_alone:
+        raise PlanError(
+            "Where an exact sum is seen, no client's noisy vector wraps by itself: the sum would tell how many did.",
+            value=f"a modulus of {spec.modulus_bits} bits",
+            remedy="Use more tails (more room for the noise), or SecureAggregation, whose sums are of the modulus.",
+        )

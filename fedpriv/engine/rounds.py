@@ -142,16 +142,21 @@ def planned_events(
 ) -> tuple[LedgerEvent, ...]:
     """What a round will amount to at most, before it begins: everybody who is drawn for it contributes.
 
-    The cohort is the one that will be drawn: no client's data influence it.
+    The cohort is the one that will be drawn: no client's data influence it. Where the noise is made of clients' shares,
+    those who drop out take theirs along: the round is charged as one that was aborted, with the shares of the plan.
+    After the last round there is nothing.
 
     Raises:
         PlanError: the clients' algorithm is record-level and does not say what taking part amounts to.
     """
     resolved = settled(resolved, noise)
     plan = resolved.plan
+    if round >= plan.rounds:
+        return ()
     cohort = _cohort(resolved, Streams(seed), round)
     spec = plan.mechanism.begin(state.mechanism, round)
-    events = list(plan.mechanism.events(spec, Outcome(cohort=cohort, contributors=cohort, noise=noise)))
+    there = () if plan.mechanism.trust == "distributed" else cohort
+    events = list(plan.mechanism.events(spec, Outcome(cohort=cohort, contributors=there, noise=noise)))
     if getattr(plan.client, "record_level", False):
         participation = getattr(plan.client, "participation", None)
         if participation is None:
@@ -249,7 +254,7 @@ class _Attempt:
             round=spec.round,
             attempt=0,
             participants=cohort,
-            context=context.digest(sent, spec, plan.client, plan.rounds),
+            context=context.digest(sent, spec, plan.client, plan.rounds, plan.mechanism.weighting),
         )
         self.schedule = plan.network.schedule(streams, spec.round, cohort, deployment.stages)
         slowness = plan.network.slowness(streams, spec.round, cohort)

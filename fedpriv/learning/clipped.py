@@ -7,6 +7,7 @@ moves the sum by at most the clip norm.
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -50,14 +51,20 @@ def opacus(model: nn.Module, clip_norm: float) -> Iterator[Clipped]:
     """Opacus' per-example gradients of a module, clipped and summed; its hooks are removed at the end.
 
     What is added up are the very numbers whose norms were taken. Ghost clipping is not used: it computes gradients
-    twice, and where digits cancel on the way back the second is not the first, at any multiple of the clip norm.
+    twice, and where digits cancel on the way back the second is not the first, at any multiple of the clip norm. The
+    first examples show whether Opacus' rules hold for the model's layers.
     """
     from opacus.grad_sample import GradSampleModule  # type: ignore[import-untyped]
 
     weights = [w for w in model.parameters() if w.requires_grad]
+    probe: nn.Module | None = copy.deepcopy(model).double()
     module = GradSampleModule(model, loss_reduction="sum")
 
     def clipped(x: torch.Tensor, y: torch.Tensor) -> tuple[list[torch.Tensor], torch.Tensor]:
+        nonlocal probe
+        if probe is not None:
+            _probe(probe, x[:4], y[:4])
+            probe = None
         losses = nn.functional.cross_entropy(module(x), y, reduction="none")
         torch.autograd.backward(losses.sum())
         gradients = [_of_examples(w, len(x)) for w in weights]
@@ -100,6 +107,33 @@ def _of_examples(weight: torch.Tensor, examples: int) -> torch.Tensor:
             remedy="Use parameters inside the layer that owns them, with examples along the first axis.",
         )
     return found
+
+
+def _probe(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> None:
+    """Examples' gradients add up to the batch's; else a layer is used in a way that Opacus does not know.
+
+    In double precision, where rounding is far below what a wrong rule makes: no record's values decide it.
+
+    Raises:
+        PlanError: they do not.
+    """
+    from opacus.grad_sample import GradSampleModule
+
+    module = GradSampleModule(model, loss_reduction="sum")
+    x = x.double() if x.is_floating_point() else x
+    with torch.random.fork_rng():  # dropout draws nothing that training would
+        torch.autograd.backward(nn.functional.cross_entropy(module(x), y, reduction="sum"))
+    for name, w in model.named_parameters():
+        if not w.requires_grad or w.grad is None:
+            continue
+        each = _of_examples(w, len(x))
+        if float((each.sum(0) - w.grad).norm()) > 1e-3 * float(each.flatten(1).norm(dim=1).sum()):
+            raise PlanError(
+                "DP-SGD trains a model whose per-example gradients Opacus gets right: they add up to the batch's.",
+                value=name,
+                remedy="Opacus does not know every use of a layer: padding other than zeros, padding_idx, channels "
+                "last, a weight used outside its layer. Avoid these.",
+            )
 
 
 def _forget(weights: Sequence[torch.Tensor]) -> None:

@@ -49,6 +49,12 @@ class AdaptiveClip:
 
     def __post_init__(self) -> None:
         _check("An initial clip norm", self.initial, "Give e.g. 0.1.")
+        if not 2.0**-900 <= self.initial <= 2.0**900:
+            raise ConfigurationError(
+                "A clip that adapts begins where doubles reach far to both sides.",
+                value=self.initial,
+                remedy="Give e.g. 0.1, or scale the updates.",
+            )
         _check("A clip's learning rate", self.learning_rate, "Give e.g. 0.2.")
         if self.count_noise is not None:
             _check("Noise on a count", self.count_noise, "Leave it out, or give a twentieth of the cohort.")
@@ -76,7 +82,9 @@ class AdaptiveClip:
 
     def next_clip(self, clip: float, within: float) -> float:
         """The clip norm after a round whose noised share of updates within ``clip`` was ``within``."""
-        moved = clip * math.exp(-self.learning_rate * (within - self.quantile))
+        step = self.learning_rate * (self.quantile - within)
+        reach = 2.0 * math.log(_RANGE)  # from one end of the range to the other
+        moved = clip * math.exp(min(max(step, -reach), reach))
         return min(max(moved, self.initial / _RANGE), self.initial * _RANGE)
 
 

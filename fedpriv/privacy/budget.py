@@ -193,7 +193,7 @@ def planned_event(
     contributors: int = 1,
     **more: Any,
 ) -> LedgerEvent:
-    """One client's part in every round of a run, before it begins."""
+    """One client's part in a run, before it begins: every round, or where turns are public its turns."""
     return LedgerEvent(
         **{
             "round": 0,
@@ -209,10 +209,18 @@ def planned_event(
             "cohort": (0,),
             "trust": trust,
             "noise_source": "os",
-            "count": setting.rounds,
+            "count": _most_rounds(setting, record),
             **more,
         }
     )
+
+
+def _most_rounds(setting: Setting, record: SamplingRecord | None) -> int:
+    """In how many rounds the worst-placed client can take part."""
+    if record is None or record.separation is None:
+        return setting.rounds
+    turns = -(-setting.rounds // record.separation)
+    return turns if record.max_participations is None else min(turns, record.max_participations)
 
 
 def _solve(spent: Callable[[float], float], target: float, start: float, *, factor: float) -> float:

@@ -60,7 +60,8 @@ ShareKind: TypeAlias = Literal["discrete-gaussian", "skellam"]
 class Share:
     """The noise that each client adds to its encoded vector before the sum, in units of the integer grid; public.
 
-    Sums count mod a power of two, which is computed from the sum alone: a wrap costs accuracy, and never ε.
+    Sums count mod a power of two, which is computed from the sum alone: a sum that wraps costs accuracy, and never ε.
+    (A single vector that does is no function of the sum: see :attr:`RoundSpec.limit`.)
     """
 
     kind: ShareKind
@@ -110,10 +111,15 @@ class RoundSpec:
     adjacency: Adjacency
     planned_contributors: int
     """The fewest honest contributors that the plan relies on."""
+    corrupt: float | None = None
+    """The share of the cohort whose noise planned_contributors leaves out; None: the threat model's."""
     public: int = 0
     """The round's public randomness (of a rotation), announced by the server: 63 bits of a keyed stream."""
     modulus_bits: int | None = None
     """Sums count mod 2^modulus_bits, and every client reduces its vector; None: sums are exact integers."""
+    limit: int | None = None
+    """Before distributed noise no coordinate of a client's vector exceeds it, so that, but for a probability of 2^-60 a
+    round, none wraps by itself; None: some may, and whoever saw an exact sum of them would learn how many did."""
     share: Share | None = None
     """What every client adds before the sum; None: nothing."""
     correlation: Correlation | None = None

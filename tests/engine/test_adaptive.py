@@ -9,6 +9,7 @@ import pytest
 from algorithms import Constant, Make, execute
 
 import fedpriv as fp
+from fedpriv.engine.context import digest
 from fedpriv.errors import PlanError
 from fedpriv.privacy import AdaptiveClip, Capped, LocalGaussian, RandomizedResponse
 
@@ -90,3 +91,22 @@ def test_local_noise_is_the_same_sum_under_every_protocol(federation: Any, plann
 def test_what_does_not_go_together(mechanism: Any, adjacency: Any, words: str, federation: Any, planned: Make) -> None:
     with pytest.raises(PlanError, match=words):
         planned(mechanism=mechanism, adjacency=adjacency).resolve(federation)
+
+
+def test_sums_that_can_wrap_are_not_said_not_to(federation: Any, planned: Make) -> None:
+    local = planned(mechanism=LocalGaussian(clip_norm=1.0, noise_multiplier=2.0)).resolve(federation)
+    assert f"counted modulo 2^{local.spec.modulus_bits}" in local.explain()
+    assert "none wraps" not in local.explain()
+    assert "none wraps" in planned(mechanism=ADAPTIVE).resolve(federation).explain()
+
+
+def test_clients_agree_on_the_cap_of_weights(federation: Any, planned: Make) -> None:
+    """Two caps with one divisor differ in nothing else that clients are told."""
+    contexts = []
+    for capped in (Capped(10, expected=1.0), Capped(20, expected=2.0)):
+        plan = planned(mechanism=fp.CentralGaussian(clip_norm=1.0, noise_multiplier=1.0, weighting=capped))
+        spec = plan.resolve(federation).spec
+        contexts.append((spec, digest(b"", spec, plan.client, plan.rounds, plan.mechanism.weighting)))
+    (one, first), (other, second) = contexts
+    assert one == other
+    assert first != second

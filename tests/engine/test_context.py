@@ -48,9 +48,11 @@ class TestContext:
             {"planned_contributors": 99},
             {"public": 7},
             {"modulus_bits": 12},
+            {"limit": 99},
             {"share": Share(kind="skellam", variance=1.0, l2=1.0, l1=1.0, dimension=4, wrap=0.0)},
             {"correlation": Correlation(kind="tree", rounds=5)},
             {"adapted": Adapted(norm=1.0, bit=0.1, cohort=8.0)},
+            {"corrupt": 0.25},
             {"response": Response(epsilon=1.0, categories=2)},
         ]
         hashes += [digest(base, replace(spec, **change), client, 5) for change in terms]

@@ -143,3 +143,11 @@ def test_neither_a_run_nor_its_messages_show_held_noise(kind: str, plan: Make, f
         assert repr(state.mechanism) in repr(state)
         assert not hasattr(step, "carried")
     assert not here.mechanism_state.held, "what workers are given"
+
+
+@both
+def test_a_budget_is_watched_to_the_last_round(kind: str, plan: Make, federation: Any) -> None:
+    """C has no row for a round after it: a callback that asked what such a round costs ended the run with an error."""
+    stop = fp.callbacks.BudgetStop(budget=Budget(epsilon=50.0, delta=1e-2, observer="public"))
+    run = execute(federation, plan(kind, rounds=3), callbacks=[stop])
+    assert (len(run.records), run.stopped) == (3, "")

@@ -28,16 +28,22 @@ def rows(n: int, d: int, norm: float = 1.0) -> np.ndarray:
 
 
 @pytest.mark.conformance
-@both
-@pytest.mark.parametrize("network", [Network(), Network(dropout={"setup": 0.15, "upload": 0.15})])
+@pytest.mark.parametrize(
+    ("kind", "network"),
+    [
+        (DistributedSkellam, Network()),
+        (DistributedDiscreteGaussian, Network(dropout={"setup": 0.15, "upload": 0.15})),
+    ],
+)
 def test_the_mean_is_the_same_under_every_protocol(kind: Any, network: Network) -> None:
     """A ring counts modulo 2^m by itself, the others' exact sums are reduced afterwards."""
-    protocols = {
+    protocols: dict[str, Any] = {
         "plain": fp.PlainSum(),
         "masks": fp.SecureAggregation(corrupt=0.0, dropout=0.6, min_cohort=3),
         "bfv": fp.BFV(),
-        "paillier": fp.Paillier(key_bits=2048),
     }
+    if network.phase_rates["upload"]:  # the slow one in the harder case only
+        protocols["paillier"] = fp.Paillier(key_bits=2048)
     found = {}
     for name, aggregation in protocols.items():
         # Of the three that are left at least one is counted on; a plain sum has no minimum but one.
@@ -61,28 +67,25 @@ def test_a_homomorphic_sum_needs_an_assumption_on_whose_noise_counts() -> None:
 
 
 def test_executors_do_not_change_a_bit() -> None:
-    for kind in BOTH:
-        plan = fp.Plan(
-            model=None,
-            client=mean._Vectors(),
-            mechanism=kind(clip_norm=1.0, noise_multiplier=1.0, bits=14),
-            aggregation=fp.PlainSum(),
-            server=mean._KeepMean(),
-            rounds=2,
-        )
-        federation = mean._federation(rows(9, 20))
-        with_workers = {"executor": Processes(2)} if kind is DistributedSkellam else {}
-        runs = [fp.run(federation, plan, seed=2, progress=False, **where) for where in ({}, with_workers)]
-        first, again = ([record.sha256 for record in run.records] for run in runs)
-        assert first == again
-        assert len(set(first)) == 2  # rotation and noise are the round's own
-        assert first[0] != fp.run(federation, plan, seed=3, progress=False).records[0].sha256
+    plan = fp.Plan(
+        model=None,
+        client=mean._Vectors(),
+        mechanism=DistributedSkellam(clip_norm=fp.AdaptiveClip(initial=0.5), noise_multiplier=1.0, bits=14),
+        aggregation=fp.PlainSum(),
+        server=mean._KeepMean(),
+        rounds=2,
+    )
+    federation = mean._federation(rows(9, 20))
+    runs = [fp.run(federation, plan, seed=2, progress=False, **where) for where in ({}, {"executor": Processes(2)})]
+    first, again = ([record.sha256 for record in run.records] for run in runs)
+    assert first == again
+    assert len(set(first)) == 2  # rotation and noise are the round's own
+    assert first[0] != fp.run(federation, plan, seed=3, progress=False).records[0].sha256
 
 
 @both
 @pytest.mark.statistical
-@pytest.mark.parametrize("noise", ["seeded", "os"])
-@pytest.mark.parametrize("dropout", [0.0, 0.1])
+@pytest.mark.parametrize(("noise", "dropout"), [("seeded", 0.1), ("os", 0.0)])
 def test_the_noise_that_is_released_is_the_one_that_the_event_states(
     kind: Any, noise: Any, dropout: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -122,16 +125,16 @@ def test_the_noise_that_is_released_is_the_one_that_the_event_states(
 @both
 @pytest.mark.parametrize("bits", [16, 20])
 def test_means_are_as_accurate_as_with_central_noise(kind: Any, bits: int) -> None:
-    """n = 100, d = 250, c = 10 on the sphere (Kairouz et al. 2021, section 5): MSE = (c z / n)², within 6 %.
+    """n = 100, d = 1000, c = 10 on the sphere (as Kairouz et al. 2021, section 5): MSE = (c z / n)², within 6 %.
 
-    8 runs of 250 coordinates: the standard error of their mean square is 3.2 %, so this is a bound of two of them; the
+    2 runs of 1000 coordinates: the standard error of their mean square is 3.2 %, so this is a bound of two of them; the
     seeds are fixed.
     """
-    n, d, clip, z = 100, 250, 10.0, 3.0
+    n, d, clip, z = 100, 1000, 10.0, 3.0
     vectors = rows(n, d, clip)
     everybody = fp.SecureAggregation(corrupt=0.0, dropout=0.0)
     errors = []
-    for seed in range(8):
+    for seed in range(2):
         mechanism = kind(clip_norm=clip, noise_multiplier=z, bits=bits)
         made = fp.private_mean(vectors, mechanism=mechanism, aggregation=everybody, seed=seed, ideal=True)
         planned = made.run.resolved.spec.planned_contributors
@@ -152,3 +155,25 @@ def test_the_server_sees_the_sum_and_epsilon_is_finite(kind: Any) -> None:
     )
     assert 0.5 < made.ledger.epsilon(delta=1e-5, observer="server") <= 2.0
     assert "mod" in made.run.resolved.explain() or "2^" in made.run.resolved.explain()
+
+
+def test_the_clip_tracks_the_median_through_real_masks() -> None:
+    """Seven clients of norms 0.2 … 1.4, from a clip of 0.1: the count is opened as part of the masked sum only."""
+    vectors = rows(7, 6) * np.linspace(0.2, 1.4, 7)[:, None]
+    plan = fp.Plan(
+        model=None,
+        client=mean._Vectors(),
+        mechanism=DistributedSkellam(
+            clip_norm=fp.AdaptiveClip(initial=0.1, learning_rate=1.0), noise_multiplier=0.2, bits=20
+        ),
+        aggregation=fp.SecureAggregation(corrupt=0.0, dropout=0.0),
+        server=mean._KeepMean(),
+        rounds=12,
+    )
+    made = fp.run(mean._federation(vectors), plan, seed=4, progress=False)
+    clips = [record.clip_norm for record in made.records]
+    assert clips[0] == 0.1
+    assert clips[1] == pytest.approx(0.1 * math.exp(0.5), rel=0.05)  # everybody was longer
+    assert np.mean(clips[7:]) == pytest.approx(0.8, rel=0.15)
+    assert len({event.noise_multiplier for event in made.ledger.events}) <= 3  # one, but for its last bits
+    assert len({event.detail for event in made.ledger.events}) == 1

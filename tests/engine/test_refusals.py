@@ -386,3 +386,16 @@ def test_keys_that_are_no_key_model(scheme: Any, keys: Any) -> None:
 def test_a_clip_norm_that_is_none(clip_norm: Any) -> None:
     with pytest.raises(ConfigurationError, match="clip norm is finite"):
         fp.CentralGaussian(clip_norm=clip_norm, noise_multiplier=1.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Older(fp.NoDP):
+    """As mechanisms were written before rounds had public randomness."""
+
+    def begin(self, state: RoundSpec, round: int) -> RoundSpec:  # type: ignore[override]
+        return replace(state, round=round)
+
+
+def test_a_mechanism_that_does_not_take_what_it_is_given(planned: Make) -> None:
+    with pytest.raises(ConfigurationError, match=r"begin takes \(state, round, public\).*Older\.begin\(state"):
+        planned(mechanism=Older())

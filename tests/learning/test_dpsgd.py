@@ -303,7 +303,8 @@ def test_what_dropout_draws_is_nobodys_stream_either() -> None:
 
     class Seen(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            masks.append(x.detach() == 0)
+            if x.dtype == torch.float32:  # the probe of Opacus' rules has doubles
+                masks.append(x.detach() == 0)
             return x
 
     model = nn.Sequential(nn.Linear(FEATURES, 30), nn.Dropout(0.5), Seen(), nn.Linear(30, CLASSES))

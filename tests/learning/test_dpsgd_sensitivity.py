@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import nn
@@ -101,3 +103,43 @@ def test_short_floats_are_refused(dtype) -> None:
     assert algorithm.path(Short(torch.float32)) == "loop"
     with pytest.raises(PlanError, match="float32"):
         algorithm.path(Short(dtype))
+
+
+class Twice(nn.Module):
+    """A layer's weight, used outside it as well."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 4)
+        self.last = nn.Linear(4, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(torch.tanh(nn.functional.linear(self.layer(x), self.layer.weight)))
+
+
+class ChannelsLast(nn.Module):
+    """Opacus unfolds what it takes for contiguous."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.last = nn.Conv2d(3, 2, 3), nn.Linear(2 * 4 * 4, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(torch.tanh(self.conv(x.to(memory_format=torch.channels_last))).flatten(1))
+
+
+def circular() -> nn.Module:
+    layers = nn.Conv2d(1, 2, 3, padding=1, padding_mode="circular"), nn.Tanh(), nn.Flatten(), nn.Linear(2 * 4 * 4, 3)
+    return nn.Sequential(*layers)
+
+
+@pytest.mark.parametrize(
+    ("make", "shape"),
+    [(Twice, (4,)), (ChannelsLast, (3, 6, 6)), (circular, (1, 4, 4))],
+    ids=["used twice", "channels last", "circular"],
+)
+def test_gradients_that_opacus_gets_wrong_are_noticed(make: Callable[[], nn.Module], shape: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    x, y = torch.randn(6, *shape), torch.randint(0, 3, (6,))
+    with opacus(make(), 1.0) as clipped, pytest.raises(PlanError, match="add up to the batch's"):
+        clipped(x, y)

@@ -59,6 +59,7 @@ def test_the_clip_moves_geometrically_and_stays_in_range() -> None:
     steep = AdaptiveClip(initial=0.5, learning_rate=1000.0)
     assert steep.next_clip(0.5, 1.0) == 0.5 / 2**40
     assert AdaptiveClip(initial=0.5, quantile=1.0, learning_rate=500.0).next_clip(0.5, 0.0) == 0.5 * 2**40
+    assert AdaptiveClip(initial=0.5, learning_rate=1e6).next_clip(0.5, 0.0) == 0.5 * 2**40  # e^(5·10^5) is no double
 
 
 def test_bits_are_appended_in_the_rows_units() -> None:
@@ -243,6 +244,8 @@ def test_with_capped_weights_the_bit_is_of_the_update_itself() -> None:
         (lambda: AdaptiveClip(initial=1.0, quantile=1.1), "quantile"),
         (lambda: AdaptiveClip(initial=1.0, quantile=math.nan), "quantile"),
         (lambda: AdaptiveClip(initial=1.0, learning_rate=-0.1), "learning rate"),
+        (lambda: AdaptiveClip(initial=1e300), "reach far"),
+        (lambda: AdaptiveClip(initial=1e-300), "reach far"),
         (lambda: AdaptiveClip(initial=1.0, count_noise=0.0), "count"),
         (lambda: CentralGaussian(clip_norm=AdaptiveClip(initial=1.0)), "Exactly one"),
         (lambda: central(bits=41), "bits"),

@@ -12,6 +12,7 @@ from fedpriv.privacy import (
     FixedSizeSampling,
     FullParticipation,
     Ledger,
+    MinSeparation,
     Outcome,
     PoissonSampling,
     Setting,
@@ -45,6 +46,7 @@ def setting(keyed: ThreatModel) -> Callable[..., Setting]:
 @pytest.mark.parametrize(
     ("sampling", "adjacency", "observer"),
     [
+        (MinSeparation(3, max_participations=7), "zero-out", "server"),
         (FullParticipation(), "zero-out", "server"),
         (FullParticipation(), "replace-one", "public"),
         (PoissonSampling(0.1), "zero-out", "public"),
@@ -62,7 +64,8 @@ def test_what_was_solved_is_what_is_stated(setting, sampling, adjacency, observe
     ledger = Ledger(threat=here.threat, population=here.population, adjacency=adjacency)
     everybody = tuple(range(1000))
     for number in range(here.rounds):
-        outcome = Outcome(cohort=everybody, contributors=everybody, noise="os")
+        there = sampling.turn(1000, number) if isinstance(sampling, MinSeparation) else everybody
+        outcome = Outcome(cohort=there, contributors=there, noise="os")
         for event in mechanism.events(mechanism.begin(state, number), outcome):
             ledger.append(event)
     stated = ledger.epsilon(DELTA, observer=observer)

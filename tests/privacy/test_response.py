@@ -177,6 +177,7 @@ BUDGET = Budget(epsilon=1.0, delta=1e-3, observer="public")
         (lambda: RandomizedResponse(categories=2, epsilon=1.0, target=BUDGET), ConfigurationError, "Exactly one"),
         (lambda: RandomizedResponse(categories=2, epsilon=0.0), ConfigurationError, "ε of an answer"),
         (lambda: RandomizedResponse(categories=2, epsilon=math.nan), ConfigurationError, "ε of an answer"),
+        (lambda: RandomizedResponse(categories=2, epsilon=True), ConfigurationError, "ε of an answer"),
         (lambda: RandomizedResponse(categories=2, epsilon=41.0), ConfigurationError, "ε of an answer"),
         (
             lambda: RandomizedResponse(categories=3, epsilon=1.0).init(asked(adjacency="zero-out")),

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ledgers import DELTA, gaussian_epsilon, ledger_of
 
-from fedpriv.errors import UnsupportedAccounting
+from fedpriv.errors import ConfigurationError, UnsupportedAccounting
 from fedpriv.privacy import Ledger, PoissonSampling
 from fedpriv.privacy.ledger import accounting
 from fedpriv.privacy.ledger.accounting import Composition
@@ -323,3 +323,36 @@ def test_a_thousand_clients_under_two_hundred_kinds_of_sums_are_fast(masked, sum
     started = time.process_time()
     ledger.epsilon(DELTA, observer="server")
     assert time.process_time() - started < 2.0
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"variance": 0.0},
+        {"variance": -1.0},
+        {"variance": math.nan},
+        {"variance": math.inf},
+        {"l2": math.nan},
+        {"l2": -1.0},
+        {"l1": math.nan},
+        {"l1": -1.0},
+        {"dimension": 0},
+    ],
+)
+@pytest.mark.parametrize("kind", ["discrete-gaussian", "skellam"])
+def test_a_share_that_no_client_can_add_is_refused(summed, kind, bad) -> None:
+    """An accountant that is given NaN, or a negative divergence, answers ε = 0."""
+    with pytest.raises(ConfigurationError, match="share"):
+        replace(summed(), mechanism=kind, detail=replace(SHARE, kind=kind, **bad))
+
+
+@pytest.mark.parametrize("corrupt", [-0.1, 1.1, math.nan])
+def test_a_share_of_corrupt_clients_is_one(summed, corrupt) -> None:
+    with pytest.raises(ConfigurationError, match="corrupt"):
+        summed(corrupt=corrupt)
+
+
+@pytest.mark.parametrize("clients", [1e-12, 1e-3, 1 / 15])
+def test_a_coalition_with_clients_knows_a_share_at_least(masked, summed, clients) -> None:
+    ledger = ledger_of(masked, summed(), population=15)
+    assert ledger.epsilon(DELTA, observer=Coalition(clients=clients)) == by_hand(14)

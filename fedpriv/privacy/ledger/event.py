@@ -114,9 +114,27 @@ class LedgerEvent:
             raise ConfigurationError(
                 "A Gaussian release has noise.", value=0.0, remedy=f'Record it with mechanism "{NON_PRIVATE}".'
             )
+        if isinstance(self.detail, Share):
+            _check_share(self.detail)
+        if self.corrupt is not None and not 0.0 <= self.corrupt <= 1.0:
+            raise ConfigurationError(
+                "corrupt is a share of the cohort, in [0, 1].", value=self.corrupt, remedy="Give None, or a fraction."
+            )
         for name, least in (("round", 0), ("step", 0), ("planned_contributors", 0), ("contributors", 0), ("count", 1)):
             if getattr(self, name) < least:
                 raise ConfigurationError(f"{name} is ≥ {least}.", value=getattr(self, name), remedy="Count it again.")
+
+
+def _check_share(share: Share) -> None:
+    """Of NaN, or of a negative divergence, an accountant makes ε = 0."""
+    lengths = (share.l2, share.l1)
+    noised = math.isfinite(share.variance) and share.variance > 0 and share.dimension >= 1
+    if not (noised and all(math.isfinite(length) and length >= 0 for length in lengths)):
+        raise ConfigurationError(
+            "A share of the noise has a finite variance > 0, finite lengths ≥ 0 and a coordinate at least.",
+            value=share,
+            remedy="Record what each client added.",
+        )
 
 
 def event_of(
@@ -126,7 +144,6 @@ def event_of(
     mechanism: str,
     trust: Trust,
     detail: Response | None = None,
-    corrupt: float | None = None,
 ) -> LedgerEvent:
     """The client-level event of a round.
 
@@ -138,7 +155,6 @@ def event_of(
         mechanism: see :class:`LedgerEvent`.
         trust: where the noise is.
         detail: of a randomised response.
-        corrupt: the share of clients that the mechanism itself takes for corrupt, instead of the protocol's.
     """
     achieved = spec.noise_multiplier
     if spec.share is not None and spec.clip_norm and outcome.contributors:
@@ -158,7 +174,7 @@ def event_of(
         trust=trust,
         noise_source=outcome.noise,
         detail=detail or spec.share or spec.correlation,
-        corrupt=corrupt,
+        corrupt=spec.corrupt,
     )
 
 

@@ -88,7 +88,7 @@ def exposure(
 def known_shares(observer: Observer, cohort: int) -> int:
     """How many clients' shares of the noise an observer knows: those of the clients that are part of it."""
     if isinstance(observer, Coalition):
-        return math.ceil(observer.clients * cohort - 1e-9)
+        return max(math.ceil(observer.clients * cohort - 1e-9), int(observer.clients > 0))
     return int(CLIENT in parties_of(observer))
 
 

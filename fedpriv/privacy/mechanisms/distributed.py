@@ -10,19 +10,25 @@ from fractions import Fraction
 from functools import partial
 from typing import Literal
 
+import numpy as np
+
 from fedpriv.encoding import Integers, Reals
 from fedpriv.errors import BudgetUnreachable, ConfigurationError, PlanError
+from fedpriv.privacy.adaptive import AdaptiveClip, augment, joint_norm, share_within
 from fedpriv.privacy.budget import Budget, planned_event, solve_noise_multiplier
 from fedpriv.privacy.clipping import clip_rows, round_conditionally
 from fedpriv.privacy.ledger import Ledger
 from fedpriv.privacy.ledger.event import LedgerEvent, event_of
 from fedpriv.privacy.ledger.exposure import known_shares
-from fedpriv.privacy.mechanism import Encoded, Outcome, Release, RoundSpec, Setting, ShareKind, Trust
-from fedpriv.privacy.mechanisms.grid import MOST_BITS, Ring, reduced
+from fedpriv.privacy.mechanism import Adapted, Encoded, Outcome, Release, RoundSpec, Setting, ShareKind, Trust
+from fedpriv.privacy.mechanisms.gaussian import accounted, check_clip, check_noise, check_weighting
+from fedpriv.privacy.mechanisms.grid import MOST_BITS, Ring, attempts, reduced
 from fedpriv.privacy.rotation import padded, rotate, unrotate
 from fedpriv.privacy.samplers import Sampler, discrete_gaussian, skellam
 from fedpriv.privacy.sampling import SamplingRecord
+from fedpriv.privacy.weights import Capped
 from fedpriv.randomness import Noise
+from fedpriv.threat import Coalition
 
 _LEAST_SIGMA = 1.0
 """In steps of the grid. Sums of narrower discrete Gaussians are too far from one: their gap grows like e^(-π² σ²)."""
@@ -30,45 +36,30 @@ _LEAST_SIGMA = 1.0
 
 @dataclass(frozen=True, kw_only=True)
 class State:
-    """What holds in every round."""
+    """What is kept between rounds; public."""
 
     spec: RoundSpec
+    """The terms of the round that comes next, but for its number and public randomness."""
     length: int
-    """Coordinates of the payload, without padding."""
+    """Coordinates of the payload, without an adaptive clip's bit and padding."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Distributed(ABC):
     """What the mechanisms with distributed noise have in common."""
 
-    clip_norm: float
+    clip_norm: float | AdaptiveClip
     noise_multiplier: float | None = None
     target: Budget | None = None
     bits: int = 18
     beta: float = math.exp(-0.5)
     tails: float = 6.0
     corrupt: float | None = None
-    weighting: Literal["equal"] = "equal"
+    weighting: Literal["equal"] | Capped = "equal"
 
     def __post_init__(self) -> None:
-        if not (isinstance(self.clip_norm, int | float) and math.isfinite(self.clip_norm) and self.clip_norm > 0):
-            raise ConfigurationError(
-                "A clip norm is finite and > 0.", value=self.clip_norm, remedy="Give clip_norm=1.0, or so."
-            )
-        if (self.noise_multiplier is None) == (self.target is None):
-            raise ConfigurationError(
-                "Exactly one of noise_multiplier and target fixes the noise.",
-                value=f"noise_multiplier={self.noise_multiplier!r}, target={self.target!r}",
-                remedy="Give noise_multiplier=1.0, or target=Budget(...).",
-            )
-        if self.noise_multiplier is not None and not (
-            math.isfinite(self.noise_multiplier) and self.noise_multiplier > 0
-        ):
-            raise ConfigurationError(
-                "A noise multiplier is finite and > 0.",
-                value=self.noise_multiplier,
-                remedy="Use NoDP() for a run without noise.",
-            )
+        check_clip(self._first_clip)
+        check_noise(self.noise_multiplier, self.target)
         if isinstance(self.bits, bool) or not isinstance(self.bits, int) or not 8 <= self.bits <= MOST_BITS:
             raise ConfigurationError(
                 f"Sums count modulo 2^8 … 2^{MOST_BITS}.", value=self.bits, remedy="16 to 20 bits serve most models."
@@ -91,12 +82,7 @@ class Distributed(ABC):
                 value=self.corrupt,
                 remedy="Leave it out: the protocol's bound holds.",
             )
-        if self.weighting != "equal":
-            raise PlanError(
-                "Under differential privacy every client has the same public weight.",
-                value=self.weighting,
-                remedy='Use weighting="equal": weights that depend on data are themselves a release.',
-            )
+        check_weighting(self.weighting)
 
     @property
     @abstractmethod
@@ -111,11 +97,12 @@ class Distributed(ABC):
         return "distributed"
 
     def init(self, setting: Setting) -> State:
-        """The terms of round 0, noise solved; they change in their number and public randomness only.
+        """The terms of round 0, noise solved; they change in their number and public randomness, and an adaptive clip.
 
         Raises:
             PlanError: add-remove adjacency; a round that can end without an honest contributor; a ring too small, or
-                a grid too coarse for the noise; a sampling that no accountant models.
+                a grid too coarse for the noise; a sampling that no accountant models; an adaptive clip whose count
+                gets too little noise.
             BudgetUnreachable: the ring is too small for the target, or its observer sees more than noisy sums.
         """
         if setting.adjacency == "add-remove":
@@ -124,30 +111,34 @@ class Distributed(ABC):
                 value=setting.adjacency,
                 remedy='Use adjacency="zero-out" or "replace-one".',
             )
-        sampling = setting.sampling_record()
-        if sampling is None:
-            raise PlanError(
-                "Under differential privacy a sampling says how it is accounted.",
-                value=type(setting.sampling).__name__,
-                remedy="Give it an accounting() record, or use one of fedpriv's samplings.",
-            )
+        sampling = accounted(setting)
         ring = self._ring(setting)
         noise_multiplier = self._solved(setting, ring)
         share = ring.share(self.kind, noise_multiplier)
-        self._check_width(math.sqrt(share.variance), ring, noise_multiplier)
+        self._check_width(math.sqrt(share.variance), setting, ring)
+        cohort = setting.sampling.expected(setting.population)
+        clip_norm, adapted = self._first_clip, None
+        if isinstance(self.clip_norm, AdaptiveClip):
+            adapted = Adapted(
+                norm=clip_norm, bit=clip_norm * self.clip_norm.ratio(noise_multiplier, cohort), cohort=cohort
+            )
+            clip_norm = joint_norm(adapted.norm, adapted.bit)
         spec = RoundSpec(
             round=0,
             length=ring.dimension,
-            codec=ring.codec(noise_multiplier),
+            codec=ring.codec(noise_multiplier, clip_norm),
             max_weight=1,
-            clip_norm=self.clip_norm,
+            clip_norm=clip_norm,
             noise_multiplier=noise_multiplier,
-            divisor=setting.sampling.expected(setting.population),
+            divisor=self.weighting.divisor(cohort) if isinstance(self.weighting, Capped) else cohort,
             sampling=sampling,
             adjacency=setting.adjacency,
             planned_contributors=ring.honest,
+            corrupt=self._left_out(setting),
             modulus_bits=self.bits,
+            limit=ring.limit(self.kind, noise_multiplier),
             share=share,
+            adapted=adapted,
         )
         return State(spec=spec, length=setting.length)
 
@@ -155,36 +146,71 @@ class Distributed(ABC):
         return replace(state.spec, round=round, public=public)
 
     def protect(self, updates: Reals, examples: Sequence[int], spec: RoundSpec, noises: Sequence[Noise]) -> Encoded:
-        """Clip, rotate, round, add each client's share of the noise, reduce: ``[n, length]`` → ``[n, d]``, d padded.
+        """Clip, weight, append the bit, rotate, round, noise, reduce: ``[n, length]`` → ``[n, d]``, d padded.
 
         Raises:
             NonFiniteInput: NaN or infinity in an update.
         """
         assert spec.share is not None  # set in init
-        rows, clipped = clip_rows(updates, self.clip_norm)
+        assert spec.update_norm is not None  # likewise
+        rows, clipped = clip_rows(updates, spec.update_norm)
+        if isinstance(self.weighting, Capped):
+            rows *= self.weighting.scales(examples)[:, None]
+        if spec.adapted is not None:
+            rows = augment(rows, clipped, spec.adapted.bit)
         scaled = rotate(rows, spec.public, spec.round) / spec.codec.step
         words = [noise.words for noise in noises]
         square = math.floor(Fraction(spec.share.l2) ** 2)
-        values = round_conditionally(scaled, square, words, self._attempts())
+        values = round_conditionally(scaled, square, words, attempts(self.beta))
+        cut = 0
+        if spec.limit is not None:
+            cut = int(np.count_nonzero(np.abs(values) > spec.limit))
+            np.clip(values, -spec.limit, spec.limit, out=values)  # shorter, if anything
         rounding = (values - scaled).sum(axis=0, keepdims=True) * spec.codec.step
+        residual = unrotate(rounding, spec.public, spec.round)[0]
+        residual[updates.shape[1] :] = 0.0  # of bit and padding
         for row, drawn in zip(values, words, strict=True):
             row += self.sampler(spec.share.variance, spec.length, drawn)
         return Encoded(
             values=reduced(values, self.bits),
-            residual=unrotate(rounding, spec.public, spec.round)[0],
+            residual=residual,
             clipped_norms=int(clipped.sum()),
-            clipped_coordinates=0,
+            clipped_coordinates=cut,
         )
 
     def release(self, total: Integers, spec: RoundSpec, outcome: Outcome, noise: Noise, state: State) -> Release:
-        """The reduced total, rotated back, without its padding, over the divisor; the noise is in it already."""
+        """The reduced total, rotated back, over the divisor, and the share within the clip; the noise is in it already.
+
+        What rotating back gives is the payload, an adaptive clip's coordinate, and padding, which is dropped.
+        """
         assert spec.divisor is not None  # set in init
         decoded = spec.codec.decode(reduced(total, self.bits))
-        mean = unrotate(decoded[None], spec.public, spec.round)[0, : state.length]
-        return Release(mean=mean / spec.divisor)
+        turned = unrotate(decoded[None], spec.public, spec.round)[0]
+        mean = turned[: state.length] / spec.divisor
+        if spec.adapted is None:
+            return Release(mean=mean)
+        return Release(mean=mean, within_clip=share_within(float(turned[state.length]), spec.adapted))
 
     def advance(self, state: State, spec: RoundSpec, release: Release | None, noise: Noise) -> State:
-        return state
+        """The clip moved towards its quantile, and with it the step: on the grid no number changes.
+
+        An aborted round moves nothing.
+        """
+        if not isinstance(self.clip_norm, AdaptiveClip) or release is None:
+            return state
+        now = state.spec
+        assert now.clip_norm is not None  # init
+        assert now.adapted is not None  # init
+        assert release.within_clip is not None  # release
+        clip = self.clip_norm.next_clip(now.adapted.norm, release.within_clip)
+        moved = clip / now.adapted.norm
+        after = replace(
+            now,
+            codec=replace(now.codec, step=now.codec.step * moved),
+            clip_norm=now.clip_norm * moved,
+            adapted=replace(now.adapted, norm=clip, bit=now.adapted.bit * moved),
+        )
+        return replace(state, spec=after)
 
     def noise_contributors(self, setting: Setting) -> int:
         return self._honest(setting)
@@ -192,12 +218,26 @@ class Distributed(ABC):
     def events(self, spec: RoundSpec, outcome: Outcome) -> tuple[LedgerEvent, ...]:
         return (event_of(spec, outcome, mechanism=self.kind, trust=self.trust),)
 
+    @property
+    def _first_clip(self) -> float:
+        return self.clip_norm.initial if isinstance(self.clip_norm, AdaptiveClip) else self.clip_norm
+
     def _honest(self, setting: Setting) -> int:
         """Whose shares the plan relies on: of the honest ones, those that the budget's observer does not know."""
         if self.target is None:
             return setting.least_honest
         largest = setting.sampling.largest(setting.population)
         return min(setting.least_honest, setting.least_contributors - known_shares(self.target.observer, largest))
+
+    def _left_out(self, setting: Setting) -> float:
+        """The share of a cohort whose noise is not counted on: corrupt, or known to the budget's observer."""
+        corrupt = setting.threat.corrupt if self.corrupt is None else self.corrupt
+        if self.target is None:
+            return corrupt
+        observer = self.target.observer
+        if isinstance(observer, Coalition):
+            return max(corrupt, observer.clients)
+        return max(corrupt, known_shares(observer, 1) / setting.sampling.largest(setting.population))
 
     def _ring(self, setting: Setting) -> Ring:
         honest = self._honest(setting)
@@ -211,16 +251,10 @@ class Distributed(ABC):
             bits=self.bits,
             tails=self.tails,
             beta=self.beta,
-            clip_norm=self.clip_norm,
-            dimension=padded(setting.length),
+            dimension=padded(setting.length + isinstance(self.clip_norm, AdaptiveClip)),
             clients=setting.sampling.largest(setting.population),
             honest=honest,
         )
-
-    def _attempts(self) -> int:
-        return Ring(
-            bits=self.bits, tails=self.tails, beta=self.beta, clip_norm=1.0, dimension=1, clients=1, honest=1
-        ).attempts
 
     def _solved(self, setting: Setting, ring: Ring) -> float:
         """The noise multiplier, its grid made anew for each that is tried: a finer grid inflates norms less.
@@ -265,7 +299,7 @@ class Distributed(ABC):
             record,
             mechanism=self.kind,
             trust=self.trust,
-            clip_norm=self.clip_norm,
+            clip_norm=1.0,
             contributors=contributors,
             planned_contributors=ring.honest,
             detail=share,
@@ -273,7 +307,7 @@ class Distributed(ABC):
         return (replace(event, noise_multiplier=noise_multiplier * math.sqrt(contributors / ring.honest)),)
 
     @abstractmethod
-    def _check_width(self, sigma: float, ring: Ring, noise_multiplier: float) -> None:
+    def _check_width(self, sigma: float, setting: Setting, ring: Ring) -> None:
         """Refuse noise that is too narrow to add up."""
 
 
@@ -287,23 +321,28 @@ class DistributedDiscreteGaussian(Distributed):
     constant, the expected cohort size. Exactly one of ``noise_multiplier`` and ``target`` is given.
 
     Args:
-        clip_norm: L2 bound of a client's whole payload, all entries together.
+        clip_norm: L2 bound of a client's whole payload, all entries together; or an
+            :class:`~fedpriv.privacy.adaptive.AdaptiveClip`, whose bit is one more coordinate of the vector that is
+            rotated. Its ``count_noise`` is of the fewest honest contributors' shares, as the noise multiplier is.
         noise_multiplier: σ / clip_norm of the noise on the sum, > 0, that the fewest honest contributors achieve.
         target: the budget for which the smallest sufficient noise multiplier is solved before the first round.
         bits: of the ring in which sums count, sign included, 8 … 30: what each coordinate costs to send.
         beta: a rounding is redrawn with at most this probability, for a tighter bound of rounded norms; [0, 1).
         tails: standard deviations of the largest sum that fit before it wraps; ``Share.wrap`` bounds how often it does.
         corrupt: the share of contributors whose noise is not counted on; None: the protocol's bound.
-        weighting: ``"equal"``, and nothing else: weights that depend on data are refused.
+        weighting: ``"equal"``, or :class:`~fedpriv.privacy.weights.Capped`, which scales the clipped update down.
 
     Raises:
         ConfigurationError: both or none of noise_multiplier and target; a number out of range.
-        PlanError: weights by examples.
+        PlanError: weights by examples, uncapped.
 
     Guarantees: client-level differential privacy of the sum itself, against everybody who sees no more than sums. The
         L2 norm of each client's integers before the noise is at most ``Share.l2``, exactly; the noise is drawn exactly
         from the discrete Gaussian, and all arithmetic from there on is of integers, so nothing leaks through floating
-        point. A sum that wraps costs accuracy, and never privacy. A dropout takes its share of the noise along: the
+        point. A sum that wraps costs accuracy, and never privacy. Where an exact sum is seen (homomorphic encryption),
+        a client's vector that wrapped by itself would be seen too: coordinates are cut so that none does, but for a
+        probability of 2^-60 a round, which no δ includes; where the ring has no room for that, only a ring of exactly
+        these bits carries the sum. A dropout takes its share of the noise along: the
         ledger charges for what the contributors achieved.
     Assumes: that the clients counted on add their noise; that updates do not depend on the round's rotation (accuracy
         only). The sum of discrete Gaussians is not one: the ledger includes the gap, and narrow shares are refused.
@@ -319,15 +358,12 @@ class DistributedDiscreteGaussian(Distributed):
     def sampler(self) -> Sampler:
         return discrete_gaussian
 
-    def _check_width(self, sigma: float, ring: Ring, noise_multiplier: float) -> None:
+    def _check_width(self, sigma: float, setting: Setting, ring: Ring) -> None:
         if sigma >= _LEAST_SIGMA:
             return
-        enough = (
-            bits
-            for bits in range(self.bits + 1, MOST_BITS + 1)
-            if replace(ring, bits=bits).share(self.kind, noise_multiplier).variance >= _LEAST_SIGMA**2
-        )
-        bits = next(enough, None)
+        finer = (replace(ring, bits=bits) for bits in range(self.bits + 1, MOST_BITS + 1))
+        wide = (r.bits for r in finer if r.share(self.kind, self._solved(setting, r)).variance >= _LEAST_SIGMA**2)
+        bits = next(wide, None)
         raise PlanError(
             f"One client's discrete Gaussian noise has σ ≥ {_LEAST_SIGMA:g} steps of the grid, or sums of it are far "
             "from Gaussian.",
@@ -357,5 +393,5 @@ class DistributedSkellam(Distributed):
     def sampler(self) -> Sampler:
         return skellam
 
-    def _check_width(self, sigma: float, ring: Ring, noise_multiplier: float) -> None:
+    def _check_width(self, sigma: float, setting: Setting, ring: Ring) -> None:
         """Narrow Skellam noise adds up like any other."""

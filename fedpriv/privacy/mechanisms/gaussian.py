@@ -64,12 +64,7 @@ class CentralGaussian:
         check_clip(self._first_clip)
         FixedPoint.for_limit(self._first_clip, self.bits)
         check_noise(self.noise_multiplier, self.target)
-        if self.weighting != "equal" and not isinstance(self.weighting, Capped):
-            raise PlanError(
-                "Under differential privacy every client has the same public weight, or one with a cap.",
-                value=self.weighting,
-                remedy='Use weighting="equal", or Capped(w_max, expected=...): example counts are private data.',
-            )
+        check_weighting(self.weighting)
 
     @property
     def trust(self) -> Trust:
@@ -192,6 +187,16 @@ def check_noise(noise_multiplier: float | None, target: Budget | None) -> None:
             "A noise multiplier is finite and > 0.",
             value=noise_multiplier,
             remedy="Use NoDP() for a run without noise.",
+        )
+
+
+def check_weighting(weighting: object) -> None:
+    """Raises PlanError unless weights are equal, or capped inside the clipped vector."""
+    if weighting != "equal" and not isinstance(weighting, Capped):
+        raise PlanError(
+            "Under differential privacy every client has the same public weight, or one with a cap.",
+            value=weighting,
+            remedy='Use weighting="equal", or Capped(w_max, expected=...): example counts are private data.',
         )
 
 

@@ -21,16 +21,20 @@ _FALLBACK = 2.0**-60
 """How unlikely it is at least that a client's rounding runs out of attempts."""
 
 
+def attempts(beta: float) -> int:
+    """After which rounding falls back to truncation, where each is redrawn with probability at most ``beta``."""
+    return 1 if beta == 0.0 else math.ceil(math.log(_FALLBACK) / math.log(beta))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Ring:
-    """What the plan has settled about sums mod 2^bits; public.
+    """What the plan has settled about sums mod 2^bits, in steps of their grid; public.
 
     Args:
         bits: of the ring, sign included.
         tails: how many standard deviations of the largest sum must fit into it.
         beta: of :func:`~fedpriv.privacy.clipping.rounded_norm`.
-        clip_norm: L2 bound of a client's vector.
-        dimension: its coordinates, padded.
+        dimension: coordinates of a client's vector, padded.
         clients: in the largest sum.
         honest: whose shares of the noise are counted on.
     """
@@ -38,7 +42,6 @@ class Ring:
     bits: int
     tails: float
     beta: float
-    clip_norm: float
     dimension: int
     clients: int
     honest: int
@@ -53,20 +56,16 @@ class Ring:
         """The variance that signal and noise may have: that of random rounding is taken off, 1/4 a client at most."""
         return (self.half / self.tails) ** 2 - self.clients / 4.0
 
-    @property
-    def attempts(self) -> int:
-        """After which rounding falls back to truncation."""
-        return 1 if self.beta == 0.0 else math.ceil(math.log(_FALLBACK) / math.log(self.beta))
-
     def coarsest(self) -> float:
         """The noise multiplier beyond which more noise only makes the grid coarser."""
         return math.sqrt(max(1.0, self.room) * 1e6 * self.honest / self.clients)
 
     def clip_in_steps(self, noise_multiplier: float) -> float:
-        """The clip norm over the finest step at which ``tails`` standard deviations of the sum fit.
+        """A client's clip norm over the finest step at which ``tails`` standard deviations of the sum fit.
 
-        Of the sum of n clients, with r = clip_norm / step: rotated signals (n r)² / d in each coordinate, noise
-        n (z r)² / honest, rounding n / 4. The largest r of tails² times all that ≤ half², and checked to be one.
+        Of the sum of n clients, with r = clip norm / step: rotated signals (n r)² / d in each coordinate, noise
+        n (z r)² / honest, rounding n / 4. The largest r of tails² times all that ≤ half², and checked to be one. It is
+        the same for every clip norm: a clip that moves takes its step along.
 
         Raises:
             PlanError: rounding alone fills the ring; a grid finer than the samplers and exact norms reach.
@@ -93,10 +92,10 @@ class Ring:
             )
         return steps
 
-    def codec(self, noise_multiplier: float) -> FixedPoint:
-        """The grid; its bound holds the longest rounded vector."""
+    def codec(self, noise_multiplier: float, clip_norm: float) -> FixedPoint:
+        """The grid for clients' vectors of that L2 norm; its bound holds the longest rounded one."""
         steps = self.clip_in_steps(noise_multiplier)
-        return FixedPoint(step=self.clip_norm / steps, bound=math.ceil(self._rounded(steps)))
+        return FixedPoint(step=clip_norm / steps, bound=math.ceil(self._rounded(steps)))
 
     def share(self, kind: ShareKind, noise_multiplier: float) -> Share:
         """What each client adds so that the shares of those who are honest make up the noise multiplier."""
@@ -128,6 +127,22 @@ class Ring:
         exponent += n * (self.beta * s + s * s / 8.0) - self.half * s
         fallback = n * _FALLBACK if self.beta else 0.0
         return min(1.0, 2.0 * self.dimension * math.exp(min(0.0, float(exponent.min()))) + fallback)
+
+    def limit(self, kind: ShareKind, noise_multiplier: float) -> int | None:
+        """What a client's coordinates are cut to, so that its vector does not wrap by itself; None: no room for that.
+
+        Of all clients and coordinates none gets noise that reaches beyond the rest of the ring, but for a probability
+        of 2^-60 (Chernoff, as in :meth:`wrap`). There is room where rotated vectors are hardly ever cut: six standard
+        deviations of one whose L2 norm is the clip norm, or the longest there is.
+        """
+        share = self.share(kind, noise_multiplier)
+        s = np.geomspace(1e-12, 20.0, 4000)
+        spread = 0.5 * s * s if kind == "discrete-gaussian" else np.cosh(s) - 1.0
+        unlikely = math.log(2.0 * self.clients * self.dimension) - math.log(_FALLBACK)
+        reach = float(((share.variance * spread + unlikely) / s).min())
+        limit = self.half - 1 - math.ceil(reach)
+        typical = 1.0 + 6.0 * self.clip_in_steps(noise_multiplier) / math.sqrt(self.dimension)
+        return limit if limit >= min(share.l2, typical) else None
 
     def _rounded(self, steps: float) -> float:
         return rounded_norm(steps, self.dimension, self.beta)

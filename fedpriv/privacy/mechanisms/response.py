@@ -60,7 +60,8 @@ class RandomizedResponse:
         uniform word below T tells the truth, and lies are drawn by rejection; ε is that of T. Every contributor sends
         exactly one answer, so n tells nothing of what was answered, and no other divisor is needed.
     Assumes: each client's words are uniform. Clients that drop out do so whatever their answer, else the estimate is of
-        those who stay.
+        those who stay. For the estimate, not for privacy: clients answer as described. One that says what it likes
+        moves an estimate by 1 / (n (p - q)), and nothing checks a masked or encrypted vector, which may be any.
     Does not hide: who takes part. That a client's payload is no answer, which ends the run with an error.
     Reference: Warner 1965; Kairouz, Bonawitz and Ramage 2016, section 2 (k-ary).
     """
@@ -82,8 +83,10 @@ class RandomizedResponse:
                 value=f"epsilon={self.epsilon!r}, target={self.target!r}",
                 remedy="Give epsilon=math.log(3), the two coins', or target=Budget(...).",
             )
-        if self.epsilon is not None and not (
-            isinstance(self.epsilon, int | float) and _LEAST <= self.epsilon <= _MOST  # NaN is not
+        if self.epsilon is not None and (
+            isinstance(self.epsilon, bool)
+            or not isinstance(self.epsilon, int | float)
+            or not _LEAST <= self.epsilon <= _MOST  # NaN is not
         ):
             raise ConfigurationError(
                 f"The ε of an answer is in [{_LEAST:g}, {_MOST:g}].",
