@@ -220,7 +220,8 @@ def _run(
             population = resolved.setting.population
             info = RoundInfo(round=round, cohort=plan.sampling.expected(population), population=population)
             server = plan.server.step(server, _entries(release.mean, resolved), info)
-            clients = clients | {update.client: update.state for update in attempt.trained}
+            kept = {u.client: u.state for u in attempt.trained if u.state is not None or u.client in clients}
+            clients = clients | kept if kept else clients  # not a copy a round where nobody keeps anything
             if not delivery.server_knows_model:
                 delivery.publish(outcome.contributors, attempt.received_by_each(ideal, outcome.contributors))
         for event in events:

@@ -95,7 +95,8 @@ def run(
         every: rounds between two checkpoints; one is also written at the end, and when the run is interrupted.
 
     An interruption (Ctrl-C, SIGINT) ends the run with the rounds that it has, marked :attr:`Run.partial`; before the
-    end of the first one it is raised.
+    end of the first one it is raised. Of the round under way nothing was given out, and this run's ledger leaves it
+    out; whoever resumes under ``noise="os"`` begins it again, and is charged for both.
 
     Raises:
         PlanError: the plan does not fit the federation; nothing has run.
