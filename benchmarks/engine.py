@@ -54,6 +54,8 @@ FIRST = 2
 POPULATIONS = (100, 1_000, 10_000, 100_000)
 QUICK_POPULATIONS = (100, 10_000)
 FIXED_COHORT = 50
+PRIVATE = (1000, 100)
+"""Population and cohort of DP-SGD."""
 MODELS: dict[str, Callable[..., Any]] = {
     "logistic": fp.models.logistic,
     "mlp": partial(fp.models.mlp, hidden=(128,)),
@@ -387,7 +389,7 @@ def _dense_step(ws: Sequence[torch.Tensor], x: torch.Tensor, hot: torch.Tensor) 
 
 def _dpsgd(model: str, quick: bool) -> Iterator[Row]:
     """Stacked beside the loop that has Opacus' per-example gradients."""
-    point = Point(model, 1000, 100, 3 if quick else 10, 1 if quick else 5)
+    point = Point(model, *PRIVATE, 3 if quick else 10, 1 if quick else 5)
     client = fp.DPSGD(
         learning_rate=RATE,
         clip_norm=1.0,

@@ -19,6 +19,7 @@ POINT = engine.Point("mlp", 20, 4, 2, 1)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine, "QUICK", (POINT,))
     monkeypatch.setattr(engine, "QUICK_POPULATIONS", (60, 70))
+    monkeypatch.setattr(engine, "PRIVATE", (20, 4))
     monkeypatch.setattr(peers, "measure", lambda *_: iter(()))
 
 

@@ -17,7 +17,6 @@ import pytest
 import fedpriv as fp
 from fedpriv.errors import ConfigurationError, DataError, FedprivError, NonFiniteInput, PlanError
 from fedpriv.learning.update import Broadcast, Update, per_client
-from fedpriv.privacy.correlation import Correlation
 from fedpriv.privacy.ledger.accounting import Composition, epsilon
 from fedpriv.report.tables import text
 from fedpriv.study.cells import Job, Work
@@ -428,12 +427,7 @@ class TestEpsilon:
             tuned(federation, {"a": planned(mechanism=NOISED)}, tune, charge_tuning=True)
 
     def test_noise_over_several_rounds_is_not_charged(self, federation: Any, planned: Make) -> None:
-        class Correlated(fp.CentralGaussian):
-            def begin(self, state: Any, round: int) -> Any:
-                spec = super().begin(state, round)
-                return replace(spec, correlation=Correlation(kind="tree", rounds=2))
-
-        plan = planned(mechanism=Correlated(clip_norm=1.0, noise_multiplier=4.0))
+        plan = planned(mechanism=fp.TreeMechanism(clip_norm=1.0, noise_multiplier=4.0))
         with pytest.raises(ConfigurationError, match="noise of its own"):
             tuned(federation, {"a": plan}, {RATE: [0.1, 0.3]}, charge_tuning=True)
 
