@@ -84,7 +84,7 @@ class Coalition:
                     remedy=f"Use Coalition({name}=True).",
                 )
         share: object = self.clients
-        if not isinstance(share, Real) or isinstance(share, bool) or not 0.0 <= self.clients < 1.0:
+        if isinstance(share, bool) or not isinstance(share, Real) or not 0.0 <= self.clients < 1.0:
             raise ConfigurationError(
                 "The share of colluding clients is in [0, 1).", value=self.clients, remedy="Give a fraction, e.g. 0.1."
             )
