@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from numbers import Real
 from typing import Literal, TypeAlias
 
 from fedpriv.errors import ConfigurationError
@@ -65,6 +66,9 @@ class Coalition:
         server: the server takes part.
         clients: the share of the cohort that takes part, in [0, 1).
         authority: the key authority takes part.
+
+    Raises:
+        ConfigurationError: a share outside [0, 1), or a party that is neither inside nor outside.
     """
 
     server: bool = False
@@ -72,7 +76,15 @@ class Coalition:
     authority: bool = False
 
     def __post_init__(self) -> None:
-        if isinstance(self.clients, bool | str) or not 0.0 <= self.clients < 1.0:
+        for name in ("server", "authority"):
+            if not isinstance(getattr(self, name), bool):
+                raise ConfigurationError(
+                    f"{name} is True or False: inside the coalition, or not.",
+                    value=getattr(self, name),
+                    remedy=f"Use Coalition({name}=True).",
+                )
+        share: object = self.clients
+        if isinstance(share, bool) or not isinstance(share, Real) or not 0.0 <= self.clients < 1.0:
             raise ConfigurationError(
                 "The share of colluding clients is in [0, 1).", value=self.clients, remedy="Give a fraction, e.g. 0.1."
             )
@@ -115,7 +127,7 @@ def parties_of(observer: Observer) -> frozenset[Party]:
     """
     if isinstance(observer, Coalition):
         return observer.parties
-    if observer not in _NAMED:
+    if not isinstance(observer, str) or observer not in _NAMED:
         raise ConfigurationError(
             "An observer is 'server', 'authority', 'participant', 'public' or a Coalition.",
             value=observer,
@@ -158,7 +170,8 @@ class ThreatModel:
         """The pooled view of an observer; ``UPDATES`` where the coalition is beyond what the protocol claims."""
         parties = parties_of(observer)
         seen: frozenset[View] = frozenset().union(*(self.learns.get(party, frozenset()) for party in parties))
-        beyond = isinstance(observer, Coalition) and observer.clients > self.corrupt and SERVER in parties
+        # The share may be the sum of others: 0.1 + 0.2 is not beyond 0.3.
+        beyond = isinstance(observer, Coalition) and observer.clients > self.corrupt + 1e-9 and SERVER in parties
         if beyond or any(coalition <= parties for coalition in self.exposing):
             seen |= {View.UPDATES, View.EXACT_SUM}
         return seen

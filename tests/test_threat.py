@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -47,10 +48,17 @@ def test_other_spellings_are_refused(party: str) -> None:
         client_index(party)
 
 
-@pytest.mark.parametrize("share", [-0.1, 1.0, 2.0, float("nan"), float("inf"), "0.1"])
+@pytest.mark.parametrize("share", [-0.1, 1.0, 2.0, float("nan"), float("inf"), "0.1", True, None, [0.1]])
 def test_colluding_share_is_a_fraction(share: Any) -> None:
     with pytest.raises(ConfigurationError, match="colluding"):
         Coalition(clients=share)
+
+
+@pytest.mark.parametrize("name", ["server", "authority"])
+def test_a_party_is_inside_or_not(name: str) -> None:
+    member: Any = "yes"
+    with pytest.raises(ConfigurationError, match=f"{name} is True or False"):
+        Coalition(**{name: member})
 
 
 def test_named_observers_and_coalitions_agree() -> None:
@@ -59,6 +67,10 @@ def test_named_observers_and_coalitions_agree() -> None:
     assert parties_of("public") == Coalition().parties
     with pytest.raises(ConfigurationError, match="'moon'"):
         parties_of("moon")
+    nobody: Any
+    for nobody in (["server"], None, 3):
+        with pytest.raises(ConfigurationError, match="An observer is"):
+            parties_of(nobody)
 
 
 def test_coalitions_are_named_without_rounding_their_size_away() -> None:
@@ -82,6 +94,12 @@ def test_a_coalition_pools_views() -> None:
 def test_beyond_the_bound_nothing_is_claimed() -> None:
     assert View.UPDATES in MASKED.sees(Coalition(server=True, clients=0.11))
     assert View.UPDATES not in MASKED.sees(Coalition(clients=0.5))  # without the server they hold no masked vectors
+
+
+def test_a_share_that_is_over_the_bound_by_rounding_is_not_beyond_it() -> None:
+    bound = replace(MASKED, corrupt=0.3)
+    assert View.UPDATES not in bound.sees(Coalition(server=True, clients=0.1 + 0.2))
+    assert View.UPDATES in bound.sees(Coalition(server=True, clients=0.3 + 1e-6))
 
 
 def test_exposing_coalitions_see_updates() -> None:

@@ -7,6 +7,7 @@ import textwrap
 from collections.abc import Iterable
 from dataclasses import replace
 
+from fedpriv.encoding import Ring
 from fedpriv.engine.context import serialise
 from fedpriv.engine.resolution import Resolved, settled
 from fedpriv.errors import PrivacyError
@@ -15,7 +16,7 @@ from fedpriv.privacy.ledger import Ledger
 from fedpriv.privacy.ledger.event import Unit
 from fedpriv.privacy.mechanism import Outcome, RoundSpec, Trust
 from fedpriv.randomness import Streams
-from fedpriv.threat import AUTHORITY, CLIENT, PUBLIC, SERVER, Observer, ThreatModel
+from fedpriv.threat import AUTHORITY, CLIENT, PUBLIC, SERVER, Coalition, Observer, ThreatModel, View
 
 WIDTH = 118
 """Columns of the text; longer lines go on under their own words."""
@@ -91,14 +92,14 @@ def explain(resolved: Resolved) -> str:
         f"{resolved.parameters:,} parameters",
         *_training(resolved),
         f"Integers     {terms.length:,} coordinates on a grid of {spec.codec.step:.3g}, |input| ≤ "
-        f"{terms.input_bound:,}; sums: {terms.domain.name}, {_wraps(spec)}",
+        f"{terms.input_bound:,}; sums: {_sums(resolved)}",
         f"Aggregation  {_name(plan.aggregation)}: {_threshold(resolved)}",
         *_costs(resolved),
         *_privacy(resolved),
         *_record_privacy(resolved),
         *(f"Unaccounted  {note}" for note in federation.notes),
         "Who learns what",
-        *(f"  {party:<12} {views}" for party, views in learns(resolved.threat).items()),
+        *(f"  {party:<12} {views}" for party, views in learns(resolved.threat, plan.mechanism.trust).items()),
         *(f"Assumes      {assumption}" for assumption in resolved.threat.assumptions),
         f"Reference    {resolved.threat.reference}",
     ]
@@ -112,11 +113,23 @@ def _training(resolved: Resolved) -> Iterable[str]:
     yield f"Training     {how[resolved.batching]}" + (f": {resolved.fallback}" if resolved.fallback else "")
 
 
-def learns(threat: ThreatModel) -> dict[str, str]:
-    """Party → its views as text; ``(computational)`` where something is hidden from it by computation only."""
+_NOISY = {View.UPDATES: "noisy updates", View.GROUP_SUMS: "noisy group sums", View.EXACT_SUM: "noisy sum"}
+"""Views where clients' own noise is in all that they send."""
+
+
+def learns(threat: ThreatModel, trust: Trust = "none") -> dict[str, str]:
+    """Party → its views as text; ``(computational)`` where something is hidden from it by computation only.
+
+    Args:
+        threat: whose views.
+        trust: where noise is added; a sum or an update that has it from its clients already is called noisy.
+    """
+    named = {view: view.value.replace("_", " ") for view in View}
+    if trust in ("distributed", "local"):
+        named |= _NOISY
     order = [SERVER, CLIENT, AUTHORITY, *sorted(set(threat.learns) - {SERVER, CLIENT, AUTHORITY, PUBLIC}), PUBLIC]
     return {
-        party: (", ".join(sorted(view.value.replace("_", " ") for view in threat.learns[party])) or "nothing")
+        party: (", ".join(sorted({named[view] for view in threat.learns[party]})) or "nothing")
         + (" (computational)" if party in threat.computational else "")
         for party in order
         if party in threat.learns
@@ -162,8 +175,12 @@ def _costs(resolved: Resolved) -> Iterable[str]:
         yield f"             {role}: {_seconds([row for row in rows if row.role == role], 1)} a round, modelled"
 
 
-def _wraps(spec: RoundSpec) -> str:
-    return "none wraps" if spec.modulus_bits is None else f"counted modulo 2^{spec.modulus_bits}"
+def _sums(resolved: Resolved) -> str:
+    """The domain of the sums, and the modulus unless it says that already."""
+    domain, bits = resolved.terms.domain, resolved.spec.modulus_bits
+    if bits is None:
+        return f"{domain.name}, none wraps"
+    return domain.name if domain == Ring(bits) else f"{domain.name}, counted modulo 2^{bits}"
 
 
 def _broadcast_bytes(resolved: Resolved) -> int:
@@ -181,15 +198,37 @@ def _privacy(resolved: Resolved) -> Iterable[str]:
         yield (
             f"             made of clients' shares: {spec.share.kind.replace('-', ' ')} noise of σ = "
             f"{math.sqrt(spec.share.variance):.4g} grid steps on each of {spec.share.dimension:,} coordinates, enough "
-            f"with {spec.planned_contributors} honest contributors; sums count modulo 2^{spec.modulus_bits}, and one "
-            f"wraps with probability ≤ {spec.share.wrap:.2g}"
+            f"with {spec.planned_contributors} honest contributors; a sum wraps with probability ≤ "
+            f"{spec.share.wrap:.2g}"
         )
+        yield from _slack(resolved)
     ledger, delta = planned_ledger(resolved), delta_of(resolved)
-    for observer in observers_of(resolved.threat):
+    observers: list[Observer] = [*observers_of(resolved.threat), *_coalitions(resolved)]
+    for observer in observers:
+        name = "coalition" if isinstance(observer, Coalition) else observer
         try:
-            yield f"  {observer:<12} {ledger.statement(delta, observer=observer)}"
+            yield f"  {name:<12} {ledger.statement(delta, observer=observer)}"
         except PrivacyError as error:
-            yield f"  {observer:<12} no statement: {error}"
+            yield f"  {name:<12} no statement: {error}"
+
+
+def _slack(resolved: Resolved) -> Iterable[str]:
+    """Why an observer can read less than the budget that was made for it."""
+    target = getattr(resolved.plan.mechanism, "target", None)
+    honest, least = resolved.spec.planned_contributors, resolved.setting.least_contributors
+    if target is not None and honest < least:
+        yield (
+            f"             the budget ε = {target.epsilon:g} at δ = {target.delta:g} against the {target.observer} is "
+            f"met by the noise of the fewest honest contributors, {honest}; the smallest "
+            f"sum has {least}, and an observer that knows none of their shares reads less"
+        )
+
+
+def _coalitions(resolved: Resolved) -> tuple[Coalition, ...]:
+    """The server with as many clients as the plan counts on to be dishonest, where noise is made of their shares."""
+    spec, threat = resolved.spec, resolved.threat
+    clients = threat.corrupt if spec.corrupt is None else min(spec.corrupt, threat.corrupt)
+    return (Coalition(server=True, clients=clients),) if spec.share is not None and 0.0 < clients < 1.0 else ()
 
 
 def _noise(spec: RoundSpec, trust: Trust) -> str:

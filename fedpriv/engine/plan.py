@@ -111,7 +111,8 @@ class Plan:
                     value=part.__name__ if isinstance(part, type) else type(part).__name__,
                     remedy=f"Give an instance, e.g. {part.__name__}(…), not the class."
                     if isinstance(part, type)
-                    else f"It lacks {', '.join(missing)}. Give e.g. {example}.",
+                    else f"It lacks {'them all' if len(missing) == len(members) else ', '.join(missing)}. "
+                    f"Give e.g. {example}.",
                 )
         for name, arguments in _ARGUMENTS.items():
             if not _takes(getattr(self.mechanism, name), len(arguments)):

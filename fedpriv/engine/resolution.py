@@ -292,7 +292,9 @@ def _check_starvation(plan: Plan, setting: Setting) -> None:
         raise PlanError(
             f"The stated noise needs the shares of {needed} honest contributors.",
             value=f"a round can end with {setting.least_honest}",
-            remedy="Plan the noise for fewer contributors, or permit less dropout and collusion.",
+            remedy="Plan the noise for fewer contributors, let a sum have more of them "
+            "(SecureAggregation(min_cohort=...), KeyAuthority(min_contributors=...)), or permit less dropout and "
+            "collusion.",
         )
 
 

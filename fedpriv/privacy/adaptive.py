@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from fedpriv.errors import ConfigurationError, PlanError
 from fedpriv.privacy.mechanism import Adapted
+from fedpriv.privacy.numbers import is_real
 
 _RANGE = 2.0**40
 """The clip stays within this factor of where it began: a norm of 0 or ∞ is never reached."""
@@ -58,7 +59,7 @@ class AdaptiveClip:
         _check("A clip's learning rate", self.learning_rate, "Give e.g. 0.2.")
         if self.count_noise is not None:
             _check("Noise on a count", self.count_noise, "Leave it out, or give a twentieth of the cohort.")
-        if not 0.0 <= self.quantile <= 1.0:
+        if not (is_real(self.quantile) and 0.0 <= self.quantile <= 1.0):
             raise ConfigurationError("A quantile is in [0, 1].", value=self.quantile, remedy="Give 0.5, the median.")
 
     def ratio(self, noise_multiplier: float, cohort: float) -> float:
@@ -107,5 +108,5 @@ def share_within(noised: float, adapted: Adapted) -> float:
 
 
 def _check(what: str, value: float, remedy: str) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not (math.isfinite(value) and value > 0):
+    if not (is_real(value) and value > 0):
         raise ConfigurationError(f"{what} is finite and > 0.", value=value, remedy=remedy)

@@ -14,6 +14,7 @@ from fedpriv.privacy.ledger import Ledger
 from fedpriv.privacy.ledger.accounting import Accountant
 from fedpriv.privacy.ledger.event import GAUSSIAN, LedgerEvent, Unit, record_event
 from fedpriv.privacy.mechanism import Setting, Trust
+from fedpriv.privacy.numbers import is_real
 from fedpriv.privacy.sampling import SamplingRecord
 from fedpriv.threat import PUBLIC, Observer, ThreatModel, View, parties_of
 
@@ -41,9 +42,9 @@ class Budget:
     unit: Unit = "client"
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.epsilon) and self.epsilon > 0):
+        if not (is_real(self.epsilon) and self.epsilon > 0):
             raise ConfigurationError("A budget's ε is finite and > 0.", value=self.epsilon, remedy="Give e.g. 2.0.")
-        if not 0.0 < self.delta < 1.0:
+        if not (is_real(self.delta) and 0.0 < self.delta < 1.0):
             raise ConfigurationError("A budget's δ is in (0, 1).", value=self.delta, remedy="Give e.g. 1e-5.")
         if self.unit not in ("client", "record"):
             raise ConfigurationError(

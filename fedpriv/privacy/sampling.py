@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 import numpy as np
 
 from fedpriv.errors import ConfigurationError, PlanError
+from fedpriv.privacy.numbers import is_real
 
 if TYPE_CHECKING:
     from fedpriv.privacy.mechanism import Adjacency
@@ -119,7 +120,7 @@ class PoissonSampling:
     max_cohort: int | None = None
 
     def __post_init__(self) -> None:
-        if not 0.0 < self.rate <= 1.0:
+        if not (is_real(self.rate) and 0.0 < self.rate <= 1.0):
             raise ConfigurationError(
                 "A sampling rate is in (0, 1].", value=self.rate, remedy="Give the probability, e.g. 0.1."
             )

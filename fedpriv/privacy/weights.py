@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -10,6 +9,7 @@ import numpy as np
 
 from fedpriv.encoding import Reals
 from fedpriv.errors import ConfigurationError
+from fedpriv.privacy.numbers import is_real
 
 
 @dataclass(frozen=True)
@@ -43,9 +43,7 @@ class Capped:
             raise ConfigurationError(
                 "A cap on weights is an integer ≥ 1.", value=self.w_max, remedy="Give e.g. 100: examples that count."
             )
-        if not (isinstance(self.expected, int | float) and math.isfinite(self.expected)) or not (
-            0 < self.expected <= self.w_max
-        ):
+        if not (is_real(self.expected) and 0 < self.expected <= self.w_max):
             raise ConfigurationError(
                 f"The expected capped weight is in (0, {self.w_max}].",
                 value=self.expected,

@@ -296,7 +296,7 @@ class Run:
     @property
     def learns(self) -> Mapping[str, str]:
         """Party → what it got to see, as text."""
-        return learns(self.resolved.threat)
+        return learns(self.resolved.threat, self.resolved.plan.mechanism.trust)
 
     def summary(self, delta: float | None = None) -> dict[str, Any]:
         """The run as one row: final metrics, ε per observer, bytes and seconds per client and round."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 import numpy as np
@@ -64,6 +65,58 @@ def test_a_homomorphic_sum_needs_an_assumption_on_whose_noise_counts() -> None:
     mechanism = DistributedSkellam(clip_norm=1.0, noise_multiplier=0.5)
     with pytest.raises(PlanError, match="corrupt="):
         fp.private_mean(rows(8, 12), mechanism=mechanism, aggregation=fp.BFV(), seed=1, ideal=True)
+
+
+def test_the_minimum_that_a_refusal_names_is_enough() -> None:
+    mechanism = DistributedSkellam(clip_norm=1.0, noise_multiplier=0.5, corrupt=0.3)
+
+    def made(least: int) -> Any:
+        keys = fp.KeyAuthority(min_contributors=least)
+        return fp.private_mean(rows(10, 12), mechanism=mechanism, aggregation=fp.BFV(keys=keys), seed=1, ideal=True)
+
+    with pytest.raises(PlanError) as caught:
+        made(3)
+    named = re.search(r"KeyAuthority\(min_contributors=(\d+)\)", str(caught.value))
+    assert named is not None
+    assert made(int(named[1])).run.resolved.spec.planned_contributors == 1
+
+
+@pytest.fixture(scope="module")
+def told() -> str:
+    """A plan in words: a budget of 8 against the server, under masks, on one line for each thing said."""
+    target = fp.Budget(epsilon=8.0, delta=1e-5, observer="server")
+    plan = fp.Plan(
+        model=None,
+        client=mean._Vectors(),
+        mechanism=DistributedSkellam(clip_norm=1.0, target=target, bits=16),
+        aggregation=fp.SecureAggregation(corrupt=0.1, dropout=0.2),
+        server=mean._KeepMean(),
+        rounds=1,
+    )
+    return plan.resolve(mean._federation(rows(30, 20))).explain()
+
+
+def test_a_plan_says_once_that_sums_count_modulo(told: str) -> None:
+    assert told.count("2^16") == 1
+
+
+def test_nobody_is_said_to_learn_a_sum_without_noise_where_clients_add_it(told: str) -> None:
+    who = told[told.index("Who learns what") :]
+    assert "exact sum" not in who
+    assert "noisy sum" in who
+
+
+def test_a_plan_says_what_the_slack_of_its_budget_is_for(told: str) -> None:
+    """The server alone reads less than 8; with the share of clients that may collude it reads 8."""
+    plain = " ".join(told.split())
+    assert "the budget ε = 8 at δ = 1e-05 against the server is met by the noise of the fewest honest" in plain
+    epsilons = []
+    for party in ("server", "coalition"):
+        found = re.search(rf" {party} Against the [^:]*: [^=]*ε = ([\d.]+)", plain)
+        assert found is not None, plain
+        epsilons.append(float(found[1]))
+    server, coalition = epsilons
+    assert server < 7.9 < coalition <= 8.0
 
 
 def test_executors_do_not_change_a_bit() -> None:

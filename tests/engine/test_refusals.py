@@ -192,7 +192,16 @@ class TestStarvation:
         honest = aggregation.least_contributors(8) - 1  # ⌈0.1 · 8⌉ corrupt
         planned(mechanism=Noised(needs=honest), aggregation=aggregation).resolve(federation)
         plan = planned(mechanism=Noised(needs=honest + 1), aggregation=aggregation)
-        refused(PlanError, federation, plan, f"{honest + 1} honest", f"end with {honest}", "fewer contributors")
+        refused(
+            PlanError,
+            federation,
+            plan,
+            f"{honest + 1} honest",
+            f"end with {honest}",
+            "fewer contributors",
+            "min_cohort=",
+            "min_contributors=",
+        )
 
     def test_random_cohorts_count_at_their_smallest(self, federation: Any, planned: Make) -> None:
         """Poisson cohorts smaller than expected go through, so their sums must carry enough noise as well."""
@@ -323,8 +332,10 @@ class TestIncoherent:
 
     @pytest.mark.parametrize("name", ["client", "sampling", "mechanism", "aggregation", "server", "network"])
     def test_a_part_without_what_its_seam_needs(self, name: str, planned: Make) -> None:
-        with pytest.raises(ConfigurationError, match=f"plan's {name} .*It lacks"):
+        with pytest.raises(ConfigurationError, match=f"plan's {name} .*It lacks") as caught:
             planned(**{name: object()})
+        for member in ("payload", "accounting", "noise_contributors", "deploy", "broadcast", "schedule"):
+            assert str(caught.value).count(member) <= 1  # nothing is listed twice
 
     @pytest.mark.parametrize(
         ("name", "member"),

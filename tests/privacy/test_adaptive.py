@@ -243,6 +243,11 @@ def test_with_capped_weights_the_bit_is_of_the_update_itself() -> None:
         (lambda: AdaptiveClip(initial="1"), "initial clip norm"),  # type: ignore[arg-type]
         (lambda: AdaptiveClip(initial=1.0, quantile=1.1), "quantile"),
         (lambda: AdaptiveClip(initial=1.0, quantile=math.nan), "quantile"),
+        (lambda: AdaptiveClip(initial=1.0, quantile="half"), "quantile"),  # type: ignore[arg-type]
+        (lambda: AdaptiveClip(initial=1.0, quantile=True), "quantile"),
+        (lambda: AdaptiveClip(initial=True), "initial clip norm"),
+        (lambda: AdaptiveClip(initial=1.0, learning_rate="x"), "learning rate"),  # type: ignore[arg-type]
+        (lambda: AdaptiveClip(initial=1.0, count_noise="x"), "count"),  # type: ignore[arg-type]
         (lambda: AdaptiveClip(initial=1.0, learning_rate=-0.1), "learning rate"),
         (lambda: AdaptiveClip(initial=1e300), "reach far"),
         (lambda: AdaptiveClip(initial=1e-300), "reach far"),

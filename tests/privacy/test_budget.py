@@ -138,6 +138,11 @@ def test_a_record_budget_is_not_this_mechanisms(setting) -> None:
     [
         {"epsilon": 0.0},
         {"epsilon": float("inf")},
+        {"epsilon": "2"},
+        {"epsilon": True},
+        {"delta": "1e-5"},
+        {"observer": ["server"]},
+        {"unit": ["client"]},
         {"delta": 0.0},
         {"delta": 1.0},
         {"observer": "everyone"},

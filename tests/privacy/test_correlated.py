@@ -14,11 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ledgers import DELTA, gaussian_epsilon
 from scipy.stats import chi2
-from settings import NEVER, outcome, setting
+from settings import NEVER, QUIET, outcome, setting
 
 from fedpriv.errors import BudgetUnreachable, ConfigurationError, PlanError, PrivacyError
 from fedpriv.privacy import (
+    AdaptiveClip,
     Budget,
+    Capped,
     CentralGaussian,
     FixedSizeSampling,
     FullParticipation,
@@ -344,6 +346,36 @@ def test_bands_need_turns_so_far_apart(sampling) -> None:
 
 
 @pytest.mark.parametrize(
+    ("sampling", "words"),
+    [
+        (FullParticipation(), r"MinSeparation\(3\), bands=1, or TreeMechanism"),
+        (MinSeparation(2), r"MinSeparation\(3\), bands=2, or TreeMechanism"),
+        (PoissonSampling(0.1), r"MinSeparation\(3\), or TreeMechanism"),
+    ],
+)
+def test_fewer_bands_are_named_where_they_help(sampling, words) -> None:
+    with pytest.raises(PlanError, match=words):
+        BAND.init(turns(sampling=sampling))
+
+
+@pytest.mark.parametrize("made", [TREE, BAND])
+def test_weights_with_a_cap_scale_what_is_clipped_already(made) -> None:
+    """A longer vector of weight 1/10 has a tenth of the norm, and the divisor is that of the weights."""
+    mechanism = replace(made, weighting=Capped(10, expected=5.0))
+    here = turns()
+    state = mechanism.init(here)
+    spec = mechanism.begin(state, 0)
+    values = mechanism.protect(np.array([[3.0, 0, 0, 0], [0.5, 0, 0, 0]]), [1, 25], spec, []).values
+    assert spec.codec.decode(values[:, 0]) == pytest.approx([0.1, 0.5], abs=1e-5)
+    assert np.linalg.norm(values, axis=1).max() <= spec.codec.bound
+    assert spec.divisor == here.sampling.expected(here.population) * 5.0 / 10
+    mean = mechanism.release(values.sum(axis=0), spec, outcome(), QUIET, state).mean
+    assert mean[0] == pytest.approx(0.6 / spec.divisor, abs=1e-5)
+    (event,), (equal,) = mechanism.events(spec, outcome()), made.events(made.begin(made.init(here), 0), outcome())
+    assert event == equal
+
+
+@pytest.mark.parametrize(
     ("make", "error", "words"),
     [
         (lambda: TreeMechanism(clip_norm=1.0), ConfigurationError, "Exactly one"),
@@ -353,6 +385,14 @@ def test_bands_need_turns_so_far_apart(sampling) -> None:
         (lambda: replace(BAND, bands=0), ConfigurationError, "bands"),
         (lambda: replace(BAND, bands=1.5), ConfigurationError, "bands"),
         (lambda: replace(BAND, clip_norm=math.nan), ConfigurationError, "clip norm"),
+        (lambda: replace(BAND, clip_norm=True), ConfigurationError, "clip norm"),
+        (lambda: replace(BAND, noise_multiplier="1"), ConfigurationError, "NoDP"),
+        (lambda: replace(TREE, noise_multiplier=None, target=2.0), ConfigurationError, r"target=Budget\("),
+        *(
+            (lambda made=made: replace(made, clip_norm=AdaptiveClip(initial=1.0)), ConfigurationError, words)
+            for made in (TREE, BAND)
+            for words in ("fixed clip norm", "AdaptiveClip", r"Give clip_norm=1.0.*CentralGaussian")
+        ),
         (lambda: replace(TREE, noise_multiplier=4e5, bits=40).init(turns(2**12)), PlanError, "62 bits"),
     ],
 )

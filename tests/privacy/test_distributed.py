@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from settings import NEVER, QUIET, outcome, setting
+from settings import NEVER, QUIET, THREAT, outcome, setting
 
 from fedpriv.errors import BudgetUnreachable, ConfigurationError, NonFiniteInput, PlanError
 from fedpriv.privacy import (
@@ -273,6 +273,19 @@ def test_a_ring_too_small_for_the_target_is_refused_with_the_bits_that_do(kind, 
 
 
 @both
+def test_where_nobodys_noise_counts_the_minimum_that_helps_is_named(kind) -> None:
+    """Of ten clients corrupt=0.3 leaves out three, so four must contribute; of all clients nothing is left."""
+    mechanism = kind(clip_norm=1.0, noise_multiplier=1.0, corrupt=0.3)
+    with pytest.raises(PlanError, match=r"at least 4.*min_contributors=4.*min_cohort=4"):
+        mechanism.init(setting(least_contributors=3, least_honest=0))
+    mechanism.init(setting(least_contributors=4, least_honest=1))
+    everybody = setting(threat=replace(THREAT, corrupt=1.0), least_honest=0)
+    with pytest.raises(PlanError, match=r"corrupt=") as caught:
+        kind(clip_norm=1.0, noise_multiplier=1.0).init(everybody)
+    assert "11" not in str(caught.value)
+
+
+@both
 def test_what_cannot_be_planned_is_refused(kind) -> None:
     mechanism = kind(clip_norm=1.0, noise_multiplier=1.0)
     with pytest.raises(PlanError, match="takes its share of the noise"):
@@ -320,6 +333,17 @@ def test_narrow_discrete_gaussians_are_refused_and_skellams_are_not() -> None:
         {"target": Budget(epsilon=1.0, delta=1e-5, observer="server")},
         {"noise_multiplier": 0.0},
         {"noise_multiplier": math.nan},
+        {"noise_multiplier": "1"},
+        {"noise_multiplier": None, "target": 2.0},
+        {"clip_norm": True},
+        {"clip_norm": "1"},
+        {"beta": "x"},
+        {"beta": False},
+        {"tails": "6"},
+        {"tails": True},
+        {"corrupt": "x"},
+        {"corrupt": False},
+        {"corrupt": (0.1,)},
         {"bits": 7},
         {"bits": 31},
         {"bits": True},

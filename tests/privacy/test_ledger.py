@@ -110,6 +110,12 @@ def test_what_has_no_accountant_is_refused(keyed, event) -> None:
         lambda ledger: ledger.epsilon(DELTA, observer="public", accountant="prv"),
         lambda ledger: ledger.delta(1.0, observer="public", conversion="best"),
         lambda ledger: ledger.delta(-1.0, observer="public"),
+        lambda ledger: ledger.delta("1.0", observer="public"),
+        lambda ledger: ledger.delta([1.0], observer="public"),
+        lambda ledger: ledger.delta(-1.0, observer="authority"),  # to whom the sum is open: δ = 1 for every ε
+        lambda ledger: ledger.epsilon("1e-5", observer="public"),
+        lambda ledger: ledger.statement("1e-5", observer="public"),
+        lambda ledger: ledger.statement(DELTA, observer=["server"]),
     ],
 )
 def test_bad_questions_are_refused(keyed, event, call) -> None:

@@ -179,6 +179,9 @@ def test_the_event_is_the_clients_own_noise_whoever_else_is_there() -> None:
         (lambda: LocalGaussian(clip_norm=1.0), ConfigurationError, "Exactly one"),
         (lambda: LocalGaussian(clip_norm=-1.0, noise_multiplier=1.0), ConfigurationError, "clip norm"),
         (lambda: LocalGaussian(clip_norm=1.0, noise_multiplier=0.0), ConfigurationError, "noise multiplier"),
+        (lambda: LocalGaussian(clip_norm=True, noise_multiplier=1.0), ConfigurationError, "clip norm"),
+        (lambda: LocalGaussian(clip_norm=1.0, noise_multiplier="1"), ConfigurationError, "noise multiplier"),  # type: ignore[arg-type]
+        (lambda: LocalGaussian(clip_norm=1.0, target=2.0), ConfigurationError, r"target=Budget\("),  # type: ignore[arg-type]
         (lambda: LocalGaussian(clip_norm=1.0, noise_multiplier=1.0, bits=1), ConfigurationError, "bits"),
         (
             lambda: LocalGaussian(clip_norm=AdaptiveClip(initial=1.0), noise_multiplier=1.0),  # type: ignore[arg-type]

@@ -193,6 +193,12 @@ class OwnSampling(FullParticipation):
         (lambda: CentralGaussian(clip_norm=1.0, noise_multiplier=0.0), ConfigurationError, "NoDP"),
         (lambda: CentralGaussian(clip_norm=1.0, noise_multiplier=math.inf), ConfigurationError, "finite"),
         (lambda: CentralGaussian(clip_norm=1.0, noise_multiplier=1.0, bits=50), ConfigurationError, "bits"),
+        (lambda: CentralGaussian(clip_norm=True, noise_multiplier=1.0), ConfigurationError, "clip norm"),
+        (lambda: CentralGaussian(clip_norm="1", noise_multiplier=1.0), ConfigurationError, "clip norm"),  # type: ignore[arg-type]
+        (lambda: CentralGaussian(clip_norm=1.0, noise_multiplier="1"), ConfigurationError, "noise_multiplier=1.0"),  # type: ignore[arg-type]
+        (lambda: CentralGaussian(clip_norm=1.0, noise_multiplier=True), ConfigurationError, "noise_multiplier=1.0"),
+        (lambda: CentralGaussian(clip_norm=1.0, noise_multiplier=[1.0]), ConfigurationError, "noise_multiplier=1.0"),  # type: ignore[arg-type]
+        (lambda: CentralGaussian(clip_norm=1.0, target=2.0), ConfigurationError, r"target=Budget\("),  # type: ignore[arg-type]
         (
             lambda: CentralGaussian(clip_norm=1.0, noise_multiplier=1.0, weighting="examples"),  # type: ignore[arg-type]
             PlanError,
@@ -205,6 +211,8 @@ class OwnSampling(FullParticipation):
         ),
         (lambda: CentralGaussian(clip_norm=1.0, noise_multiplier=1e7, bits=40).init(setting()), PlanError, "62 bits"),
         (lambda: NoDP(limit=-1.0), ConfigurationError, "limit"),
+        (lambda: NoDP(limit="4"), ConfigurationError, "limit"),  # type: ignore[arg-type]
+        (lambda: NoDP(limit=True), ConfigurationError, "limit"),
         (lambda: NoDP(bits=1), ConfigurationError, "bits"),
         (lambda: NoDP(weighting="size"), ConfigurationError, "weighting"),  # type: ignore[arg-type]
     ],
@@ -212,6 +220,14 @@ class OwnSampling(FullParticipation):
 def test_what_cannot_be_is_refused(make: Callable[[], object], error: type[Exception], words: str) -> None:
     with pytest.raises(error, match=words):
         make()
+
+
+def test_a_number_may_be_numpys() -> None:
+    """As a grid of np.linspace or an array of float32 gives it; a bool is no number, of either kind."""
+    made = CentralGaussian(clip_norm=np.float64(1.0), noise_multiplier=np.float32(0.5))  # type: ignore[arg-type]
+    assert made.init(setting()).noise_multiplier == 0.5
+    with pytest.raises(ConfigurationError, match="clip norm"):
+        CentralGaussian(clip_norm=np.True_, noise_multiplier=1.0)  # type: ignore[arg-type]
 
 
 def test_a_sampling_without_an_account_is_fine_where_nothing_is_claimed() -> None:

@@ -179,6 +179,8 @@ BUDGET = Budget(epsilon=1.0, delta=1e-3, observer="public")
         (lambda: RandomizedResponse(categories=2, epsilon=math.nan), ConfigurationError, "ε of an answer"),
         (lambda: RandomizedResponse(categories=2, epsilon=True), ConfigurationError, "ε of an answer"),
         (lambda: RandomizedResponse(categories=2, epsilon=41.0), ConfigurationError, "ε of an answer"),
+        (lambda: RandomizedResponse(categories=2, epsilon="1"), ConfigurationError, "ε of an answer"),  # type: ignore[arg-type]
+        (lambda: RandomizedResponse(categories=2, target=2.0), ConfigurationError, r"target=Budget\("),  # type: ignore[arg-type]
         (
             lambda: RandomizedResponse(categories=3, epsilon=1.0).init(asked(adjacency="zero-out")),
             PlanError,

@@ -72,6 +72,8 @@ def test_a_cut_cohort_is_a_uniform_subset() -> None:
         (lambda: PoissonSampling(0.0), ConfigurationError),
         (lambda: PoissonSampling(1.1), ConfigurationError),
         (lambda: PoissonSampling(float("nan")), ConfigurationError),
+        (lambda: PoissonSampling("0.1"), ConfigurationError),  # type: ignore[arg-type]
+        (lambda: PoissonSampling(True), ConfigurationError),
         (lambda: PoissonSampling(0.1, 0), ConfigurationError),
         (lambda: FixedSizeSampling(0), ConfigurationError),
         (lambda: FixedSizeSampling(2.0), ConfigurationError),  # type: ignore[arg-type]

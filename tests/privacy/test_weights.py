@@ -75,6 +75,8 @@ def test_nothing_that_is_sent_beside_the_vector_depends_on_the_numbers() -> None
         (lambda: Capped(10, expected=0.0), ConfigurationError, "expected capped weight"),
         (lambda: Capped(10, expected=10.5), ConfigurationError, "expected capped weight"),
         (lambda: Capped(10, expected=math.nan), ConfigurationError, "expected capped weight"),
+        (lambda: Capped(10, expected="5"), ConfigurationError, "expected capped weight"),  # type: ignore[arg-type]
+        (lambda: Capped(10, expected=True), ConfigurationError, "expected capped weight"),
         (
             lambda: CentralGaussian(clip_norm=1.0, noise_multiplier=1.0, weighting="examples"),  # type: ignore[arg-type]
             PlanError,

@@ -16,6 +16,7 @@ from fedpriv.privacy.ledger.exposure import exposure
 from fedpriv.privacy.ledger.rows import COLUMNS, row
 from fedpriv.privacy.ledger.statement import Statement
 from fedpriv.privacy.mechanism import Adjacency
+from fedpriv.privacy.numbers import is_real
 from fedpriv.threat import AUTHORITY, Coalition, Observer, ThreatModel, client, parties_of
 
 if TYPE_CHECKING:
@@ -160,7 +161,7 @@ class Ledger:
             UnsupportedAccounting: an event without a theorem; per record, a ledger without events per record.
             ConfigurationError: an unknown observer, unit, accountant or conversion; δ out of range.
         """
-        if not 0.0 < delta < 1.0:
+        if not (is_real(delta) and 0.0 < delta < 1.0):
             raise ConfigurationError("δ is in (0, 1).", value=delta, remedy="Give less than one over the population.")
         found = self._exposure(observer, unit, accountant, conversion)
         reason, amplified = found.reason, found.amplified
@@ -241,8 +242,10 @@ class Ledger:
         """The δ at ε against an observer; 1 where nothing is guaranteed.
 
         Raises:
-            UnsupportedAccounting, ConfigurationError: see :meth:`statement`.
+            UnsupportedAccounting, ConfigurationError: see :meth:`statement`; ε negative or not finite.
         """
+        if not (is_real(epsilon) and epsilon >= 0):
+            raise ConfigurationError("ε is finite and ≥ 0.", value=epsilon, remedy="Give e.g. epsilon=1.0.")
         found = self._exposure(observer, unit, accountant, conversion)
         if found.compositions is None:
             return 1.0

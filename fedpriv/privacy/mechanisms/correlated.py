@@ -13,12 +13,14 @@ import numpy.typing as npt
 
 from fedpriv.encoding import MAX_SUM, Integers, Reals
 from fedpriv.errors import ConfigurationError, PlanError, PrivacyError
+from fedpriv.privacy.adaptive import AdaptiveClip
 from fedpriv.privacy.budget import Budget, planned_event, solve_noise_multiplier
 from fedpriv.privacy.correlation import Correlation
 from fedpriv.privacy.ledger.event import GAUSSIAN, LedgerEvent, event_of
 from fedpriv.privacy.mechanism import Encoded, Outcome, Release, RoundSpec, Setting, Trust
 from fedpriv.privacy.mechanisms.gaussian import CentralGaussian
 from fedpriv.privacy.sampling import FullParticipation, MinSeparation, SamplingRecord
+from fedpriv.privacy.weights import Capped
 from fedpriv.randomness import Noise
 from fedpriv.threat import CLIENT
 
@@ -45,9 +47,15 @@ class _Correlated(ABC):
     noise_multiplier: float | None = None
     target: Budget | None = None
     bits: int = 20
-    weighting: Literal["equal"] = "equal"
+    weighting: Literal["equal"] | Capped = "equal"
 
     def __post_init__(self) -> None:
+        if isinstance(self.clip_norm, AdaptiveClip):
+            raise ConfigurationError(
+                "Noise that is taken back later has a fixed clip norm: with another it would be of another size.",
+                value=type(self.clip_norm).__name__,
+                remedy="Give clip_norm=1.0, or so; or use CentralGaussian or a distributed mechanism.",
+            )
         self._independent(self.noise_multiplier, self.target)
 
     @property
@@ -95,7 +103,7 @@ class _Correlated(ABC):
         return replace(state.spec, round=round)
 
     def protect(self, updates: Reals, examples: Sequence[int], spec: RoundSpec, noises: Sequence[Noise]) -> Encoded:
-        """Clip each row jointly and encode it: ``[n, d]`` → ``[n, d]``; ``examples`` are not looked at.
+        """Clip each row jointly, weight and encode it: ``[n, d]`` → ``[n, d]``.
 
         Raises:
             NonFiniteInput: NaN or infinity in an update.
@@ -158,11 +166,11 @@ class TreeMechanism(_Correlated):
         noise_multiplier: σ / clip_norm of the noise of a node, > 0.
         target: the budget for which the smallest sufficient noise multiplier is solved before the first round.
         bits: of an encoded coordinate, sign included; the grid's step is clip_norm / (2^(bits-1) - 1).
-        weighting: ``"equal"``, and nothing else.
+        weighting: ``"equal"``, or :class:`~fedpriv.privacy.weights.Capped`, which scales the clipped update down.
 
     Raises:
-        ConfigurationError: both or none of noise_multiplier and target; a number out of range.
-        PlanError: weights by examples.
+        ConfigurationError: both or none of noise_multiplier and target; a number out of range; an adaptive clip.
+        PlanError: weights by examples, uncapped.
 
     Guarantees: client-level differential privacy over the run as a whole against observers who see released means only,
         however the rounds depend on one another (:class:`~fedpriv.privacy.correlation.Correlation`). A client is
@@ -205,11 +213,12 @@ class MatrixFactorization(_Correlated):
         noise_multiplier: σ / clip_norm of every entry of Z, > 0.
         target: the budget for which the smallest sufficient noise multiplier is solved before the first round.
         bits: of an encoded coordinate, sign included; the grid's step is clip_norm / (2^(bits-1) - 1).
-        weighting: ``"equal"``, and nothing else.
+        weighting: ``"equal"``, or :class:`~fedpriv.privacy.weights.Capped`, which scales the clipped update down.
 
     Raises:
-        ConfigurationError: both or none of noise_multiplier and target; a number out of range.
-        PlanError: weights by examples; (on resolution) clients that can take part again within ``bands`` rounds.
+        ConfigurationError: both or none of noise_multiplier and target; a number out of range; an adaptive clip.
+        PlanError: weights by examples, uncapped; (on resolution) clients that can take part again within ``bands``
+            rounds.
 
     Guarantees: client-level differential privacy over the run as a whole against observers who see released means only,
         however the rounds depend on one another (:class:`~fedpriv.privacy.correlation.Correlation`). A client is
@@ -249,10 +258,11 @@ class MatrixFactorization(_Correlated):
             sampling.separation if isinstance(sampling, MinSeparation) else int(isinstance(sampling, FullParticipation))
         )
         if apart < self.bands:
+            fewer = f"bands={apart}, " if apart else ""
             raise PlanError(
                 "Noise that is correlated over b rounds needs clients that take part at most once in b rounds.",
                 value=f"bands={self.bands} with {sampling}",
-                remedy=f"Use MinSeparation({self.bands}), or TreeMechanism.",
+                remedy=f"Use MinSeparation({self.bands}), {fewer}or TreeMechanism.",
             )
         return super().init(setting)
 

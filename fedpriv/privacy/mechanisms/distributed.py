@@ -23,6 +23,7 @@ from fedpriv.privacy.ledger.exposure import known_shares
 from fedpriv.privacy.mechanism import Adapted, Encoded, Outcome, Release, RoundSpec, Setting, ShareKind, Trust
 from fedpriv.privacy.mechanisms.gaussian import accounted, check_clip, check_noise, check_weighting
 from fedpriv.privacy.mechanisms.grid import MOST_BITS, Ring, attempts, reduced
+from fedpriv.privacy.numbers import is_real
 from fedpriv.privacy.rotation import padded, rotate, unrotate
 from fedpriv.privacy.samplers import Sampler, discrete_gaussian, skellam
 from fedpriv.privacy.sampling import SamplingRecord
@@ -64,19 +65,19 @@ class Distributed(ABC):
             raise ConfigurationError(
                 f"Sums count modulo 2^8 … 2^{MOST_BITS}.", value=self.bits, remedy="16 to 20 bits serve most models."
             )
-        if not 0.0 <= self.beta < 1.0:
+        if not (is_real(self.beta) and 0.0 <= self.beta < 1.0):
             raise ConfigurationError(
                 "beta, the probability of redrawing a rounding, is in [0, 1).",
                 value=self.beta,
                 remedy="Leave it at e^-0.5.",
             )
-        if not 1.0 <= self.tails <= 20.0:
+        if not (is_real(self.tails) and 1.0 <= self.tails <= 20.0):
             raise ConfigurationError(
                 "tails, the standard deviations of a sum that fit into the ring, is in [1, 20].",
                 value=self.tails,
                 remedy="Leave it at 6: less wraps often, more wastes bits.",
             )
-        if self.corrupt is not None and not 0.0 <= self.corrupt < 1.0:
+        if self.corrupt is not None and not (is_real(self.corrupt) and 0.0 <= self.corrupt < 1.0):
             raise ConfigurationError(
                 "corrupt is a share of the clients, in [0, 1).",
                 value=self.corrupt,
@@ -245,7 +246,7 @@ class Distributed(ABC):
             raise PlanError(
                 "Distributed noise needs an honest contributor in every sum.",
                 value=f"{setting.least_contributors} contributors, {max(0, honest)} of them counted on",
-                remedy="Permit less dropout or collusion, or give corrupt=..., the share whose noise does not count.",
+                remedy=self._more_honest(setting),
             )
         return Ring(
             bits=self.bits,
@@ -254,6 +255,18 @@ class Distributed(ABC):
             dimension=padded(setting.length + isinstance(self.clip_norm, AdaptiveClip)),
             clients=setting.sampling.largest(setting.population),
             honest=honest,
+        )
+
+    def _more_honest(self, setting: Setting) -> str:
+        """What to change where nobody's noise counts: the smallest sum must outnumber those who are left out."""
+        largest = setting.sampling.largest(setting.population)
+        needed = math.ceil(self._left_out(setting) * largest - 1e-9) + 1
+        if needed > largest:
+            return "Give corrupt=..., the share whose noise does not count: less than all of the clients."
+        return (
+            f"Let every sum have at least {needed} contributors, by KeyAuthority(min_contributors={needed}) or "
+            f"SecureAggregation(min_cohort={needed}); or permit less collusion, or give a smaller corrupt=..., the "
+            "share whose noise does not count."
         )
 
     def _solved(self, setting: Setting, ring: Ring) -> float:
@@ -317,8 +330,10 @@ class DistributedDiscreteGaussian(Distributed):
 
     The step of the grid follows from the bits, the largest cohort, the noise and the dimension, so that ``tails``
     standard deviations of the largest sum fit. What each client adds is set so that the fewest honest contributors
-    that the plan permits achieve the noise multiplier; more of them achieve more. The sum is divided by a public
-    constant, the expected cohort size. Exactly one of ``noise_multiplier`` and ``target`` is given.
+    that the plan permits achieve the noise multiplier; more of them achieve more. How few they are is the protocol's:
+    its dropout and collusion, and SecureAggregation(min_cohort=...) or KeyAuthority(min_contributors=...), so that a
+    larger minimum is less noise for the same ε. The sum is divided by a public constant, the expected cohort size.
+    Exactly one of ``noise_multiplier`` and ``target`` is given.
 
     Args:
         clip_norm: L2 bound of a client's whole payload, all entries together; or an

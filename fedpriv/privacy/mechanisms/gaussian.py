@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -16,6 +15,7 @@ from fedpriv.privacy.budget import Budget, solve_noise_multiplier
 from fedpriv.privacy.clipping import clip_rows, round_within
 from fedpriv.privacy.ledger.event import GAUSSIAN, LedgerEvent, event_of
 from fedpriv.privacy.mechanism import Adapted, Encoded, Outcome, Release, RoundSpec, Setting, Trust
+from fedpriv.privacy.numbers import is_real
 from fedpriv.privacy.sampling import SamplingRecord
 from fedpriv.privacy.weights import Capped
 from fedpriv.randomness import Noise
@@ -170,23 +170,34 @@ def _sigma(spec: RoundSpec) -> float:
 
 def check_clip(clip_norm: float) -> None:
     """Raises ConfigurationError unless a clip norm is finite and > 0."""
-    if not (isinstance(clip_norm, int | float) and math.isfinite(clip_norm) and clip_norm > 0):
+    if not (is_real(clip_norm) and clip_norm > 0):
         raise ConfigurationError("A clip norm is finite and > 0.", value=clip_norm, remedy="Give clip_norm=1.0, or so.")
 
 
 def check_noise(noise_multiplier: float | None, target: Budget | None) -> None:
-    """Raises ConfigurationError unless exactly one is given, and a noise multiplier finite and > 0."""
+    """Raises ConfigurationError unless exactly one is given: a noise multiplier, finite and > 0, or a Budget."""
     if (noise_multiplier is None) == (target is None):
         raise ConfigurationError(
             "Exactly one of noise_multiplier and target fixes the noise.",
             value=f"noise_multiplier={noise_multiplier!r}, target={target!r}",
             remedy="Give noise_multiplier=1.0, or target=Budget(...).",
         )
-    if noise_multiplier is not None and not (math.isfinite(noise_multiplier) and noise_multiplier > 0):
+    if noise_multiplier is not None and not (is_real(noise_multiplier) and noise_multiplier > 0):
         raise ConfigurationError(
             "A noise multiplier is finite and > 0.",
             value=noise_multiplier,
-            remedy="Use NoDP() for a run without noise.",
+            remedy="Give noise_multiplier=1.0, or so; use NoDP() for a run without noise.",
+        )
+    check_target(target)
+
+
+def check_target(target: Budget | None) -> None:
+    """Raises ConfigurationError unless a target is a Budget, or None."""
+    if target is not None and not isinstance(target, Budget):
+        raise ConfigurationError(
+            "A target is a Budget: an ε says nothing without its δ and an observer.",
+            value=target,
+            remedy='Give target=Budget(epsilon=2.0, delta=1e-5, observer="public"), or noise_multiplier=1.0.',
         )
 
 

@@ -12,6 +12,7 @@ from fedpriv.encoding import FixedPoint, Integers, Reals
 from fedpriv.errors import CohortTooSmall, ConfigurationError, DataError
 from fedpriv.privacy.ledger.event import NON_PRIVATE, LedgerEvent, event_of
 from fedpriv.privacy.mechanism import Encoded, Outcome, Release, RoundSpec, Setting, Trust
+from fedpriv.privacy.numbers import is_real
 from fedpriv.randomness import Noise
 
 
@@ -44,6 +45,8 @@ class NoDP:
     weighting: Literal["examples", "equal"] = "examples"
 
     def __post_init__(self) -> None:
+        if not is_real(self.limit):
+            raise ConfigurationError("A limit is finite and > 0.", value=self.limit, remedy="Give the largest |x|.")
         self._codec()
         if self.weighting not in ("examples", "equal"):
             raise ConfigurationError(

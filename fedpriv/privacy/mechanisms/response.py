@@ -19,7 +19,8 @@ from fedpriv.privacy.budget import Budget, planned_event, solve_noise_multiplier
 from fedpriv.privacy.ledger import Ledger
 from fedpriv.privacy.ledger.event import RANDOMIZED_RESPONSE, LedgerEvent, Response, event_of
 from fedpriv.privacy.mechanism import Adjacency, Encoded, Outcome, Release, RoundSpec, Setting, Trust
-from fedpriv.privacy.mechanisms.gaussian import accounted
+from fedpriv.privacy.mechanisms.gaussian import accounted, check_target
+from fedpriv.privacy.numbers import is_real
 from fedpriv.privacy.sampling import SamplingRecord
 from fedpriv.randomness import Noise
 
@@ -83,16 +84,13 @@ class RandomizedResponse:
                 value=f"epsilon={self.epsilon!r}, target={self.target!r}",
                 remedy="Give epsilon=math.log(3), the two coins', or target=Budget(...).",
             )
-        if self.epsilon is not None and (
-            isinstance(self.epsilon, bool)
-            or not isinstance(self.epsilon, int | float)
-            or not _LEAST <= self.epsilon <= _MOST  # NaN is not
-        ):
+        if self.epsilon is not None and not (is_real(self.epsilon) and _LEAST <= self.epsilon <= _MOST):
             raise ConfigurationError(
                 f"The ε of an answer is in [{_LEAST:g}, {_MOST:g}].",
                 value=self.epsilon,
                 remedy="Give e.g. epsilon=1.0; NoDP() sends the truth.",
             )
+        check_target(self.target)
 
     @property
     def trust(self) -> Trust:
