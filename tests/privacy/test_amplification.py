@@ -118,3 +118,61 @@ def test_sampling_that_amplifies_nothing_is_not_said_to(plain, event) -> None:
     assert not statement.amplified
     assert "amplifies nothing" in statement.reason
     assert "seed" not in str(statement)
+
+
+def test_the_tail_that_takes_amplification_away_is_named(keyed, event) -> None:
+    """60 clients at the rate 0.1: fewer than two of them, or more than eight, come far more often than δ permits."""
+
+    def stated(min_cohort: int, max_cohort: int | None, observer: str, population: int = 60, rate: float = 0.1):
+        sampling = replace(PoissonSampling(rate, max_cohort).accounting(population), min_cohort=min_cohort)
+        ledger = ledger_of(keyed, event((0,), 2.0, sampling=sampling, count=20), population=population)
+        return ledger.statement(DELTA, observer=observer)
+
+    few = stated(2, 40, "public")
+    assert not few.amplified
+    tail = 20 * (0.9**60 + 60 * 0.1 * 0.9**59)
+    assert f"below min_cohort with probability {tail:.2g}, which at δ = 1e-05" in few.reason
+    assert "a higher rate or more clients would help" in few.reason
+    assert "max_cohort" not in few.reason
+    many = stated(0, 8, "participant")
+    assert "above max_cohort with probability 1," in many.reason  # the bound, 2.8, is of a sum over rounds
+    assert "a larger max_cohort would help" in many.reason
+    assert "min_cohort" not in many.reason
+    both = stated(2, 8, "participant").reason
+    assert "min_cohort" in both
+    assert "max_cohort" in both
+    # What is said to help does.
+    assert stated(2, 40, "public", rate=0.5).amplified
+    assert stated(2, 160, "public", population=400).amplified
+    assert stated(0, 30, "participant").amplified
+    # Where something else takes it, no tail is blamed.
+    drawn = event((0,), 2.0, sampling=FixedSizeSampling(9).accounting(10), adjacency="replace-one")
+    alone = ledger_of(keyed, drawn, adjacency="replace-one").statement(DELTA, observer="public")
+    assert "amplifies nothing" in alone.reason
+    assert "probability" not in alone.reason
+
+
+@pytest.mark.parametrize("sigma", [3.0, 10.0])
+def test_an_amplified_bound_above_the_unamplified_one_is_not_stated(keyed, event, sigma) -> None:
+    """Nine of ten clients drawn: RDP's amplified bound is above the Gaussian curve of every release in full."""
+    sampling = FixedSizeSampling(9).accounting(10)
+    drawn = event(range(9), sigma, sampling=sampling, count=20, adjacency="replace-one")
+    ledger = ledger_of(keyed, drawn, adjacency="replace-one")
+    statement = ledger.statement(DELTA, observer="public")
+    assert statement.epsilon == pytest.approx(gaussian_epsilon(sigma / 2 / math.sqrt(20)), abs=1e-6)
+    assert (statement.accountant, statement.amplified) == ("pld", False)
+    assert statement.rdp_epsilon == ledger.epsilon(DELTA, observer="public", accountant="rdp") > statement.epsilon
+    assert ledger.delta(statement.epsilon, observer="public") == pytest.approx(DELTA, rel=1e-6)
+    assert statement.epsilon <= ledger.epsilon(DELTA, observer="server")  # who sees that this client came every time
+
+
+def test_what_is_conditional_on_the_cohorts_is_said_to_be(keyed, event) -> None:
+    """A public bound holds whoever was drawn, and may exceed that of a server for the cohorts that it saw."""
+    sampling = PoissonSampling(0.5).accounting(10)
+    ledger = ledger_of(keyed, *(event((r,), 2.0, round=r, sampling=sampling) for r in range(9)))
+    server, public = (ledger.statement(DELTA, observer=observer) for observer in ("server", "public"))
+    assert public.epsilon > server.epsilon
+    assert "conditional on the cohorts that were drawn" in server.reason
+    assert "whichever cohorts were drawn" in public.reason
+    full = ledger_of(keyed, event(range(10), 2.0, sampling=FullParticipation().accounting(10)))
+    assert "conditional" not in full.statement(DELTA, observer="server").reason

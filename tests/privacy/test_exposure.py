@@ -95,6 +95,7 @@ def test_randomised_responses_compose_exactly(plain, answer, times) -> None:
         assert statement.accountant == "pld"
         assert statement.epsilon == pytest.approx(response_epsilon(times, 1.0, DELTA), abs=2e-4 * times)
         assert statement.epsilon <= statement.rdp_epsilon
+        assert f"needs no δ: ε = {times} at δ = 0" in statement.reason
     assert ledger.delta(statement.epsilon, observer="public") <= DELTA * (1 + 1e-6)
 
 

@@ -252,6 +252,9 @@ def test_frame_and_words(keyed, event) -> None:
     statement = ledger_of(keyed, event((0,), 1.0)).statement(DELTA, observer="server")
     assert "Against the server: ε = 4.378 at δ = 1e-05" in str(statement)  # rounded up, never down
     assert "RDP: 4.729" in str(statement)
+    classic = ledger.statement(DELTA, observer="server", conversion="classic")
+    assert "(PLD; RDP, classic conversion: " in str(classic)
+    assert "ε by RDP, classic conversion" in classic._repr_html_()
     assert "<table>" in statement._repr_html_()
     assert "&lt;" in replace(statement, reason="<b>")._repr_html_()
     assert repr(ledger) == "Ledger(2 releases, 10 clients, zero-out)"

@@ -48,6 +48,15 @@ def test_with_a_key_authority_the_server_is_finite_and_the_authority_is_not(keye
     assert "single updates" in together.reason
 
 
+def test_an_authority_that_is_not_there_is_said_not_to_be(plain, keyed, event) -> None:
+    for observer in ("authority", Coalition(authority=True)):
+        statement = ledger_of(plain, event(range(10))).statement(DELTA, observer=observer)
+        assert statement.epsilon == ledger_of(plain, event(range(10))).epsilon(DELTA, observer="public")
+        assert "no authority" in statement.reason
+    assert "no authority" not in ledger_of(plain, event(range(10))).statement(DELTA, observer="public").reason
+    assert "no authority" not in ledger_of(keyed, event(range(10))).statement(DELTA, observer="authority").reason
+
+
 def test_who_sees_the_cohort_gets_realised_participations_and_no_amplification(keyed, event) -> None:
     sampling = PoissonSampling(0.3).accounting(10)
     cohorts = [(0, 1, 2), (2, 3), (2, 4, 5), (), (1, 2)]  # client 2 takes part in 4, client 1 in 2

@@ -138,14 +138,14 @@ def epsilon(
         bound = epsilon(composition.unamplified(adjacency), delta, adjacency, accountant, conversion)
     if accountant == "rdp":
         orders, curve = _rdp(composition, adjacency)
-        tail = _tail(composition, adjacency, cut=True)
+        tail = sum(tails(composition, adjacency, accountant))
         return min(bound, _with_tail(lambda left: _rdp_epsilon(orders, curve, left, conversion), delta, tail))
     if _plain(composition):
         from dp_accounting.gaussian_mechanism import get_epsilon_gaussian  # type: ignore[import-untyped]
 
         return float(get_epsilon_gaussian(_sigma(composition, adjacency), delta))
     losses = _pld(composition, adjacency)
-    tail = _tail(composition, adjacency, cut=False)
+    tail = sum(tails(composition, adjacency, accountant))
     return min(bound, _with_tail(lambda left: float(losses.get_epsilon(left)), delta, tail))
 
 
@@ -170,15 +170,50 @@ def delta(
     if accountant == "rdp":
         orders, curve = _rdp(composition, adjacency)
         bound = _rdp_delta(orders, curve, epsilon, conversion)
-        bound += (1.0 + math.exp(min(epsilon, 700.0))) * _tail(composition, adjacency, cut=True)
+        bound += (1.0 + math.exp(min(epsilon, 700.0))) * sum(tails(composition, adjacency, accountant))
     elif _plain(composition):
         bound = _gaussian_delta(_sigma(composition, adjacency), epsilon)
     else:
         bound = float(_pld(composition, adjacency).get_delta(epsilon))
-        bound += (1.0 + math.exp(min(epsilon, 700.0))) * _tail(composition, adjacency, cut=False)
+        bound += (1.0 + math.exp(min(epsilon, 700.0))) * sum(tails(composition, adjacency, accountant))
     if composition.sampled:
         bound = min(bound, delta(composition.unamplified(adjacency), epsilon, adjacency, accountant, conversion))
     return min(1.0, max(0.0, bound))
+
+
+def headline_epsilon(
+    composition: Composition, delta: float, adjacency: Adjacency, conversion: Conversion = "improved"
+) -> tuple[float, Accountant]:
+    """The ε at δ of the headline accountant, and which one gave it.
+
+    RDP's amplified bound of cohorts of a fixed size may be above what PLD makes of the same releases without
+    amplification: both hold, the smaller counts.
+    """
+    by = headline(composition)
+    found = epsilon(composition, delta, adjacency, by, conversion)
+    if by == "rdp" and not composition.shares:
+        in_full = epsilon(composition.unamplified(adjacency), delta, adjacency, "pld")
+        if in_full < found:
+            return in_full, "pld"
+    return found, by
+
+
+def headline_delta(
+    composition: Composition, epsilon: float, adjacency: Adjacency, conversion: Conversion = "improved"
+) -> float:
+    """The δ at ε of the headline accountant; see :func:`headline_epsilon`."""
+    by = headline(composition)
+    found = delta(composition, epsilon, adjacency, by, conversion)
+    if by == "rdp" and not composition.shares:
+        found = min(found, delta(composition.unamplified(adjacency), epsilon, adjacency, "pld"))
+    return found
+
+
+def pure_epsilon(composition: Composition) -> float:
+    """The ε at δ = 0; ∞ where there is anything but randomised responses."""
+    if composition.gaussian or composition.sampled or composition.shares:
+        return math.inf
+    return math.fsum(count * answer.epsilon for answer, count in composition.responses)
 
 
 def rdp_curve(composition: Composition, adjacency: Adjacency) -> dict[float, float]:
@@ -338,22 +373,25 @@ def _quiet() -> Iterator[None]:
         log.disabled = before
 
 
-def _tail(composition: Composition, adjacency: Adjacency, *, cut: bool) -> float:
-    """τ: how likely some cohort is below its minimum or, where no theorem covers the cut, above its maximum."""
+def tails(composition: Composition, adjacency: Adjacency, accountant: Accountant) -> tuple[float, float]:
+    """τ, in two: bounds of how likely some cohort is below its minimum and, where no theorem covers the cut, above its
+    maximum.
+    """
     if not any(release.min_cohort or release.max_cohort for release, _ in composition.sampled):
-        return 0.0
+        return 0.0, 0.0
     from scipy.stats import binom
 
-    return math.fsum(
-        count * float(probability)
+    below = math.fsum(
+        count * float(binom.cdf(release.min_cohort - 1, _smallest(release, adjacency), release.rate))
         for release, count in composition.sampled
-        for probability in (
-            binom.cdf(release.min_cohort - 1, _smallest(release, adjacency), release.rate) if release.min_cohort else 0,
-            binom.sf(release.max_cohort, _largest(release, adjacency), release.rate)
-            if release.max_cohort and (cut or release.participant)
-            else 0,
-        )
+        if release.min_cohort
     )
+    above = math.fsum(
+        count * float(binom.sf(release.max_cohort, _largest(release, adjacency), release.rate))
+        for release, count in composition.sampled
+        if release.max_cohort and (accountant == "rdp" or release.participant)
+    )
+    return below, above
 
 
 def _with_tail(solve: Callable[[float], float], delta: float, tail: float) -> float:

@@ -11,10 +11,10 @@ from fedpriv.errors import ConfigurationError, PrivacyError, UnsupportedAccounti
 from fedpriv.privacy.ledger import accounting, files
 from fedpriv.privacy.ledger.accounting import Accountant, Composition, Conversion
 from fedpriv.privacy.ledger.event import LedgerEvent, Unit
-from fedpriv.privacy.ledger.exposed import Exposure
+from fedpriv.privacy.ledger.exposed import Exposure, spoilt
 from fedpriv.privacy.ledger.exposure import exposure
 from fedpriv.privacy.ledger.rows import COLUMNS, row
-from fedpriv.privacy.ledger.statement import Statement
+from fedpriv.privacy.ledger.statement import Statement, format_epsilon
 from fedpriv.privacy.mechanism import Adjacency
 from fedpriv.privacy.numbers import is_real
 from fedpriv.threat import AUTHORITY, Coalition, Observer, ThreatModel, client, parties_of
@@ -153,7 +153,7 @@ class Ledger:
             delta: in (0, 1); at or above one over the number of units the statement says that it means little.
             observer: ``"server"``, ``"public"``, ``"participant"``, ``"authority"`` or a Coalition.
             unit: ``"client"``, or ``"record"`` where clients train by DP-SGD.
-            accountant: None takes PLD where it applies, else RDP.
+            accountant: None takes PLD where it applies, else RDP, or PLD without amplification where that is less.
             conversion: ``"classic"`` reproduces papers before about 2020; for RDP only.
             beside: also compute ε by RDP.
 
@@ -173,22 +173,31 @@ class Ledger:
             def spent(composition: Composition, by: Accountant) -> float:
                 return accounting.epsilon(composition, delta, adjacency, by, conversion)
 
-            best = [accountant or accounting.headline(c) for c in found.compositions]
-            figures = [spent(c, by) for c, by in zip(found.compositions, best, strict=True)]
-            index = figures.index(max(figures))
-            worst, chosen, epsilon = found.compositions[index], best[index], figures[index]
+            figures = [
+                (spent(c, accountant), accountant)
+                if accountant
+                else accounting.headline_epsilon(c, delta, adjacency, conversion)
+                for c in found.compositions
+            ]
+            index = max(range(len(figures)), key=lambda i: figures[i][0])
+            worst, (epsilon, chosen) = found.compositions[index], figures[index]
             reason = found.why(index)
             participations = None if found.participations is None else found.participations[index]
             if amplified:
                 amplified = epsilon < spent(worst.unamplified(adjacency), chosen)
                 if not amplified and unit == "client":
                     reason = "the cohort is hidden, but sampling amplifies nothing here: every release counts in full"
-                    reason += found.caveat
+                    reason += spoilt(accounting.tails(worst, adjacency, chosen), epsilon, delta) + found.caveat
             if chosen == "rdp":
                 rdp_epsilon = epsilon
             elif beside:
                 with suppress(UnsupportedAccounting):
                     rdp_epsilon = max(spent(c, "rdp") for c in found.compositions)
+            pure = max(accounting.pure_epsilon(c) for c in found.compositions)
+            if 0.0 < pure < math.inf:
+                reason += f"; randomised response needs no δ: ε = {format_epsilon(pure)} at δ = 0"
+        if AUTHORITY in parties_of(observer) and AUTHORITY not in self.threat.learns:
+            reason += "; this protocol has no authority, so one would see what the public sees"
         reason += self._meaningless(delta, unit)
         simulated = any(event.noise_source == "seeded" for event in self._events if event.unit == unit)
         holds = bool(parties_of(observer) & self.threat.computational)
@@ -249,8 +258,11 @@ class Ledger:
         found = self._exposure(observer, unit, accountant, conversion)
         if found.compositions is None:
             return 1.0
+        adjacency = self._adjacency(unit)
         return max(
-            accounting.delta(c, epsilon, self._adjacency(unit), accountant or accounting.headline(c), conversion)
+            accounting.delta(c, epsilon, adjacency, accountant, conversion)
+            if accountant
+            else accounting.headline_delta(c, epsilon, adjacency, conversion)
             for c in found.compositions
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from fedpriv.privacy.ledger.accounting import Composition
@@ -48,6 +49,25 @@ class Exposure:
             text += f"; the worst-placed client took part in {times} {self.each}{'s' if times > 1 else ''}"
         return text + self.caveat
 
+
+def spoilt(tails: tuple[float, float], epsilon: float, delta: float) -> str:
+    """Words on cohorts outside their bounds that are too likely for sampling to amplify at this δ, and on what helps.
+
+    At ε they cost (1 + e^ε) τ of δ.
+    """
+    worth = 0.1 * delta / (1.0 + math.exp(min(epsilon, 700.0)))
+    sides = zip(tails, ("below min_cohort", "above max_cohort"), _REMEDIES, strict=True)
+    there = [(min(1.0, tail), where, remedy) for tail, where, remedy in sides if tail >= worth and tail > 0.0]
+    if not there:
+        return ""
+    chances = " and ".join(f"{where} with probability {tail:.2g}" for tail, where, _ in there)
+    return (
+        f"; some cohort is {chances}, which at δ = {delta:g} leaves amplification nothing: "
+        f"{' and '.join(remedy for _, _, remedy in there)} would help"
+    )
+
+
+_REMEDIES = ("a higher rate or more clients", "a larger max_cohort")
 
 NOTHING = (Composition(),)
 

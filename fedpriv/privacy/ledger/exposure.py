@@ -200,7 +200,7 @@ def _compose(
         noise=min(((planned, achieved) for planned, achieved, _ in noise_levels), key=_share_of_plan, default=None),
     )
     if sampled:
-        reason = f"{inside}the cohort is hidden from the observer, so sampling amplifies"
+        reason = f"{inside}the cohort is hidden from the observer, so sampling amplifies, whichever cohorts were drawn"
         if charges or anybody:
             reason += f"; {in_full} releases count in full"
         return replace(found, reason=reason, amplified=True)
@@ -212,6 +212,8 @@ def _compose(
         return replace(found, reason=reason)
     if cohort_seen:
         reason = f"{inside}the observer sees the cohort: no amplification"
+        if drawn:
+            reason += ", and the claim is conditional on the cohorts that were drawn"
     elif drawn:
         why = "a round ended with too few survivors, which depends on who was drawn: " if starved else ""
         reason = (

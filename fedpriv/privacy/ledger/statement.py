@@ -66,7 +66,7 @@ class Statement:
         how = {"pld": "PLD", "rdp": f"RDP, {self.conversion} conversion"}[self.accountant]
         beside = ""
         if self.accountant == "pld" and self.rdp_epsilon is not None and self.epsilon > 0:
-            beside = f"; RDP: {format_epsilon(self.rdp_epsilon)}"
+            beside = f"; RDP{self._classic}: {format_epsilon(self.rdp_epsilon)}"
         marks = ""
         if self.computational:
             marks += ", if the cryptography holds"
@@ -79,6 +79,10 @@ class Statement:
             f"({how}{beside}){marks}: {self.reason}."
         )
 
+    @property
+    def _classic(self) -> str:
+        return ", classic conversion" if self.conversion == "classic" else ""
+
     def _repr_html_(self) -> str:
         rows = {
             "ε": format_epsilon(self.epsilon),
@@ -87,7 +91,9 @@ class Statement:
             "unit": self.unit,
             "adjacency": self.adjacency,
             "accountant": self.accountant.upper(),
-            "ε by RDP": "not available" if self.rdp_epsilon is None else format_epsilon(self.rdp_epsilon),
+            f"ε by RDP{self._classic}": "not available"
+            if self.rdp_epsilon is None
+            else format_epsilon(self.rdp_epsilon),
             "participations": "hidden" if self.participations is None else str(self.participations),
             "noise multiplier, planned": "none" if self.planned is None else f"{self.planned:.4g}",
             "noise multiplier that counts": "none" if self.achieved is None else f"{self.achieved:.4g}",
