@@ -18,6 +18,7 @@ from fedpriv.privacy.clipping import clip_rows, round_within
 from fedpriv.privacy.ledger.event import GAUSSIAN, LedgerEvent, event_of
 from fedpriv.privacy.mechanism import Encoded, Outcome, Release, RoundSpec, Setting, Trust
 from fedpriv.privacy.mechanisms.gaussian import accounted, check_clip, check_noise
+from fedpriv.privacy.mechanisms.grid import reduced
 from fedpriv.privacy.sampling import SamplingRecord
 from fedpriv.randomness import Noise
 
@@ -138,8 +139,9 @@ class LocalGaussian:
             rounded = np.rint(drawn)
             value += rounded.astype(np.int64)
             error += (rounded - drawn) * spec.codec.step
+        assert spec.modulus_bits is not None  # init
         return Encoded(
-            values=_centred(values, spec),
+            values=reduced(values, spec.modulus_bits),
             residual=residual.sum(axis=0),
             clipped_norms=int(clipped.sum()),
             clipped_coordinates=0,
@@ -148,7 +150,8 @@ class LocalGaussian:
     def release(self, total: Integers, spec: RoundSpec, outcome: Outcome, noise: Noise, state: RoundSpec) -> Release:
         """The total mod 2^m, as reals, over the public constant; nothing is added."""
         assert spec.divisor is not None  # init
-        return Release(mean=spec.codec.decode(_centred(total, spec)) / spec.divisor)
+        assert spec.modulus_bits is not None  # init
+        return Release(mean=spec.codec.decode(reduced(total, spec.modulus_bits)) / spec.divisor)
 
     def advance(self, state: RoundSpec, spec: RoundSpec, release: Release | None, noise: Noise) -> RoundSpec:
         return state
@@ -172,10 +175,3 @@ def _modulus_bits(bound: int, noise_multiplier: float, cohort: int, length: int)
     tail = math.sqrt(2.0 * math.log(length / WRAP))
     largest = cohort * bound + math.ceil(tail * noise_multiplier * bound * math.sqrt(cohort) + 0.5 * cohort)
     return (2 * largest + 1).bit_length()
-
-
-def _centred(integers: Integers, spec: RoundSpec) -> Integers:
-    """Mod 2^m, in [-2^(m-1), 2^(m-1))."""
-    assert spec.modulus_bits is not None  # init
-    half = np.int64(1 << (spec.modulus_bits - 1))
-    return ((integers + half) & (2 * half - 1)) - half
