@@ -108,7 +108,7 @@ def main(names: list[str]) -> int:
 def _pytest(*arguments: str) -> Result:
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
-        command = [sys.executable, "-m", "pytest", "-q", "-n", WORKERS, "--dist", "worksteal", f"--junitxml={report}"]
+        command = [sys.executable, "-m", "pytest", "-q", "-n", WORKERS, "--dist", "loadgroup", f"--junitxml={report}"]
         code = _run([*command, *arguments])
         suites = list(ET.parse(report).getroot().iter("testsuite")) if report.exists() else []
     total, bad, skipped = 0, 0, 0

@@ -75,6 +75,8 @@ class WorkerCrew:
         turn, left = 0, True
         try:
             while left or again or doing or ready:
+                if not self.workers:
+                    raise WorkerLost("A crew has a worker.", value=0, remedy="Start another: its workers were lost.")
                 for worker in (worker for worker in self.workers if worker not in doing):
                     following: tuple[int, bytes] | None = None
                     if again:

@@ -39,9 +39,11 @@ from fedpriv.aggregation import Terms, hosting, perform
 from fedpriv.encoding import ring_for
 from fedpriv.engine import cluster
 from fedpriv.engine.crews import WorkerCrew
-from fedpriv.errors import ConfigurationError, MalformedMessage, NonFiniteInput, RoundAborted
+from fedpriv.errors import ConfigurationError, MalformedMessage, NonFiniteInput, RoundAborted, WorkerLost
 from fedpriv.network import Message, Wire
 from fedpriv.threat import SERVER, client
+
+pytestmark = pytest.mark.xdist_group("ray")  # one cluster, and its tests in their order
 
 ALL = tuple(range(N))
 LOST = r"Ray's process \d+"
@@ -53,9 +55,10 @@ def crew() -> Iterator[WorkerCrew]:
     os.environ.setdefault("RAY_DEFAULT_OBJECT_STORE_MAX_MEMORY_BYTES", str(80 << 20))  # read when Ray is imported
     import ray
 
+    before = set(descendants())
     with fp.Ray(workers=3).start() as crew:
         yield crew
-        pids = descendants()
+        pids = [pid for pid in descendants() if pid not in before]
     assert not ray.is_initialized()  # what the crew has started it has ended
     assert gone(pids, within=30)
 
@@ -225,6 +228,9 @@ def test_an_interruption_ends_a_run_with_what_it_has(crew: WorkerCrew, federatio
 def test_any_number_of_workers_gives_the_same_bits(crew: WorkerCrew, federation: Any, planned: Make) -> None:
     """Three, two and one; the last test by this crew: it ends them."""
     same_bits(crew, federation, planned)
+    assert not crew.workers
+    with pytest.raises(WorkerLost, match="has a worker"):
+        list(crew.map(abs, [1]))
 
 
 # --- crews of their own, in a Ray that is there ---------------------------------------------------------------------

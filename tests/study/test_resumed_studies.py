@@ -19,6 +19,8 @@ from fedpriv.cli import main
 from fedpriv.errors import CheckpointError, PlanError
 
 Make = Callable[..., fp.Plan]
+pytestmark = pytest.mark.xdist_group("studies")  # they share what they have run
+
 TIMINGS = ["client_seconds", "train_seconds", "server_seconds", "wall_seconds", "seconds", "evaluate_seconds"]
 NOISED = fp.CentralGaussian(clip_norm=1.0, noise_multiplier=2.0)
 STUDY = """
