@@ -258,9 +258,13 @@ def test_more_workers_than_cores(there: str) -> None:
 
 @pytest.mark.usefixtures("there")
 def test_another_version_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray
+
     monkeypatch.setattr(cluster, "_versions", lambda: {"fedpriv": "9.9", "numpy": "1", "torch": "1"})
+    office = cluster._Cluster(ray, own=False)
+    office._make = ray.remote(num_cpus=0)(cluster._Actor)  # whether there is a free core or not
     with pytest.raises(ConfigurationError, match=r"fedpriv .* instead of 9\.9"):
-        fp.Ray(workers=1).start()
+        office.hire(1)
 
 
 @pytest.mark.usefixtures("there")
