@@ -145,8 +145,13 @@ def _probe(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> None:
 
     module = GradSampleModule(model, loss_reduction="sum")
     x = x.double() if x.is_floating_point() else x
-    with _Double(), torch.random.fork_rng():  # type: ignore[no-untyped-call]  # dropout draws nothing of training's
-        torch.autograd.backward(nn.functional.cross_entropy(module(x), y, reduction="sum"))
+    default = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)  # of constants that the model makes
+    try:
+        with _Double(), torch.random.fork_rng():  # type: ignore[no-untyped-call]  # dropout draws nothing of training's
+            torch.autograd.backward(nn.functional.cross_entropy(module(x), y, reduction="sum"))
+    finally:
+        torch.set_default_dtype(default)
     for name, w in model.named_parameters():
         if not w.requires_grad or w.grad is None:
             continue

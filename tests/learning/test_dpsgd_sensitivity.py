@@ -159,14 +159,14 @@ def test_an_error_whose_square_vanishes_meets_an_input_whose_square_does_not(way
 
 
 class Casts(nn.Module):
-    """Makes sure of what it is given."""
+    """Makes sure of what it is given, and makes a constant."""
 
     def __init__(self) -> None:
         super().__init__()
         self.layer = nn.Linear(5, CLASSES)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.layer(x.float())
+        return self.layer(x.float() @ torch.eye(5))
 
 
 def test_a_model_that_casts_its_input_is_trained() -> None:
