@@ -46,7 +46,7 @@ class DPSGD:
 
     Args:
         learning_rate: η > 0.
-        clip_norm: L2 bound of one example's gradient.
+        clip_norm: L2 bound of one example's gradient, at least 1e-10.
         sampling_rate: the probability of each record to be in a step's batch, in (0, 1]. Public, the same for every
             client, and never worked out from a client's number of records; so are the next two.
         expected_batch: what the noisy sum is divided by, > 0.
@@ -96,6 +96,12 @@ class DPSGD:
     def __post_init__(self) -> None:
         for name in ("learning_rate", "clip_norm", "sampling_rate", "expected_batch"):
             _check.positive(name, getattr(self, name))
+        if self.clip_norm < 1e-10:
+            raise ConfigurationError(
+                "A clip norm is at least 1e-10: the norm of a much shorter gradient is 0 in float32.",
+                value=self.clip_norm,
+                remedy="Give e.g. 1.0, and a smaller learning rate.",
+            )
         if self.sampling_rate > 1:
             raise ConfigurationError(
                 "A sampling rate is in (0, 1].", value=self.sampling_rate, remedy="Give the probability, e.g. 0.1."

@@ -147,8 +147,9 @@ class Linear(Layer):
         target.baddbmm_(errors.transpose(1, 2), rows, alpha=alpha)
 
     def _weight_norms(self, a: torch.Tensor, error: torch.Tensor) -> torch.Tensor:
-        if a.ndim == 3:  # one position: ‖δ aᵀ‖ = ‖δ‖ ‖a‖
-            return a.square().sum(2) * error.square().sum(2)
+        if a.ndim == 3:  # one position: ‖δ aᵀ‖ = ‖δ‖ ‖a‖, where one may be as small as the other is large
+            vanished = a.shape[2] * torch.finfo(a.dtype).tiny  # what squares can lose
+            return (a.square().sum(2) + vanished) * error.double().square().sum(2)
         a, error = a.flatten(2, -2), error.flatten(2, -2)
         positions, wide, high = a.shape[2], a.shape[3], error.shape[3]
         lost = _lost(a.norm(dim=3) * error.norm(dim=3))
