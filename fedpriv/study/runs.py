@@ -48,7 +48,10 @@ def rounds(
     executor: Executor | None = None,
     device: Device = "auto",
 ) -> Iterator[RoundState]:
-    """Round by round, for those who want the wheel; arguments as for :func:`run`."""
+    """Round by round, for those who want the wheel: each round's record, model and released mean, as it ends.
+
+    Arguments as for :func:`run`.
+    """
     resolved = _resolved(plan, federation)
     executor = executors.check(executor)
     for state, _ in run_rounds(resolved, seed=seed, noise=noise, ideal=ideal, executor=executor, device=device):
