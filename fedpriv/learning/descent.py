@@ -71,7 +71,7 @@ def _descend(
         raise TrainingFailed(
             "Training on clients' data ends with an update for each.",
             value=f"one of {names} raised {type(error).__name__}: {error}",
-            remedy='The traceback above shows where; batching="loop" trains one client after the other and names it.',
+            remedy='The traceback shows where; batching="loop" trains one client after the other and names it.',
         ) from error
     places = packed.places.tolist()
     check_finite(DELTA, deltas, [client_party(clients[i].index) for i in np.argsort(places)])

@@ -42,7 +42,8 @@ class DPSGD:
     An empty batch takes its noisy step like any other. Only trainable parameters move: buffers are put back after every
     step. Metrics: ``loss``, the mean over the examples visited; ``steps``. Per-example gradients come from Opacus, one
     client after the other (``"loop"``: the reference, for any model that Opacus knows), or for dense models from the
-    norm trick for all clients at once (``"stacked"``); both agree to rounding given the same batches and noise.
+    norm trick for all clients at once (``"stacked"``); both agree to rounding given the same batches and noise. A plan
+    weights all clients alike: without noise on the sum, by ``mechanism=NoDP(weighting="equal")``.
 
     Args:
         learning_rate: η > 0.
@@ -281,7 +282,7 @@ class DPSGD:
                 raise TrainingFailed(
                     "Training on clients' data ends with an update for each.",
                     value=f"one of {names} raised {type(error).__name__}: {error}",
-                    remedy='The traceback above shows where; batching="loop" names the client.',
+                    remedy='The traceback shows where; batching="loop" names the client.',
                 ) from error
             updates.update(zip(stack, done, strict=True))
         return [updates[i] for i in range(len(clients))]
