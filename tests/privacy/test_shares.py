@@ -14,7 +14,7 @@ from ledgers import DELTA, gaussian_epsilon, ledger_of
 from fedpriv.errors import ConfigurationError, UnsupportedAccounting
 from fedpriv.privacy import Ledger, PoissonSampling
 from fedpriv.privacy.ledger import accounting
-from fedpriv.privacy.ledger.accounting import Composition
+from fedpriv.privacy.ledger.composition import Composition
 from fedpriv.privacy.ledger.curves import Shares
 from fedpriv.privacy.ledger.event import Response
 from fedpriv.privacy.mechanism import Share

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from fedpriv.errors import ConfigurationError, PrivacyError, UnsupportedAccounting
 from fedpriv.privacy.ledger import accounting, files
-from fedpriv.privacy.ledger.accounting import Accountant, Composition, Conversion
+from fedpriv.privacy.ledger.accounting import Accountant, Conversion
+from fedpriv.privacy.ledger.composition import Composition
 from fedpriv.privacy.ledger.event import LedgerEvent, Unit
 from fedpriv.privacy.ledger.exposed import Exposure, spoilt
 from fedpriv.privacy.ledger.exposure import exposure

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from fedpriv.privacy.ledger.accounting import Composition
+from fedpriv.privacy.ledger.composition import Composition
 from fedpriv.threat import View
 
 BEFORE_NOISE = frozenset({View.UPDATES, View.EXACT_SUM, View.GROUP_SUMS})

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from fedpriv.errors import UnsupportedAccounting
 from fedpriv.privacy.correlation import Correlation
-from fedpriv.privacy.ledger.accounting import Sampled
+from fedpriv.privacy.ledger.composition import Sampled
 from fedpriv.privacy.ledger.curves import Shares
 from fedpriv.privacy.ledger.event import GAUSSIAN, NON_PRIVATE, RANDOMIZED_RESPONSE, LedgerEvent, Response, Unit
 from fedpriv.privacy.ledger.exposed import BEFORE_NOISE, ITSELF, MEMBERSHIP, NOTHING, RELEASED, Exposure
