@@ -11,11 +11,11 @@ from fedpriv.errors import UnsupportedAccounting
 from fedpriv.privacy.correlation import Correlation
 from fedpriv.privacy.ledger.composition import Sampled
 from fedpriv.privacy.ledger.curves import Shares
-from fedpriv.privacy.ledger.event import GAUSSIAN, NON_PRIVATE, RANDOMIZED_RESPONSE, LedgerEvent, Response, Unit
+from fedpriv.privacy.ledger.event import GAUSSIAN, NON_PRIVATE, RANDOMIZED_RESPONSE, LedgerEvent, Response
 from fedpriv.privacy.ledger.exposed import BEFORE_NOISE, ITSELF, MEMBERSHIP, NOTHING, RELEASED, Exposure
 from fedpriv.privacy.ledger.participation import Charge, Correlated, worst_placed
 from fedpriv.privacy.ledger.records import of_records
-from fedpriv.privacy.mechanism import Adjacency, Share
+from fedpriv.privacy.mechanism import Adjacency, Share, Unit
 from fedpriv.privacy.sampling import SamplingRecord
 from fedpriv.threat import CLIENT, Coalition, Observer, ThreatModel, View, parties_of
 
