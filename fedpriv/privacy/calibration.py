@@ -62,17 +62,23 @@ def solve_noise_multiplier(budget: Budget, setting: Setting, planned: Planned | 
         )
 
     def stated(noise_multiplier: float, record: SamplingRecord | None = record) -> float:
-        statement = ledger(noise_multiplier, record).statement(budget.delta, observer=budget.observer, beside=False)
-        if math.isinf(statement.epsilon):
-            raise BudgetUnreachable(
-                f"A finite ε against the {budget.observer} needs noise that this observer cannot see past.",
-                value=statement.reason,
-                remedy='Name the observer "public", or use an aggregator or mechanism whose noise is inside the sum.',
-            )
-        return statement.epsilon
+        return ledger(noise_multiplier, record).epsilon(budget.delta, observer=budget.observer)
 
     start = max(1.0, math.sqrt(setting.rounds))
-    if stated(start) == 0.0:
+    first = ledger(start, record).statement(budget.delta, observer=budget.observer, beside=False)
+    if math.isinf(first.epsilon) and first.planned is None:
+        raise BudgetUnreachable(
+            f"A finite ε against the {budget.observer} needs noise that this observer cannot see past.",
+            value=first.reason,
+            remedy='Name the observer "public", or use an aggregator or mechanism whose noise is inside the sum.',
+        )
+    if math.isinf(first.epsilon) and math.isinf(stated(1e6 * start)):
+        raise BudgetUnreachable(
+            f"A finite ε against the {budget.observer} needs cohorts that are seldom too small for a release.",
+            value=first.reason,
+            remedy='Draw at a higher rate or from more clients, or state "zero-out" adjacency.',
+        )
+    if first.epsilon == 0.0:
         raise PlanError(
             f"A budget names an observer who sees a release; against the {budget.observer} any noise gives ε = 0.",
             value=budget,
@@ -194,7 +200,7 @@ def _solve(spent: Callable[[float], float], target: float, start: float, *, fact
     goal = math.log(target * (1.0 - 0.5 * _PRECISION))
     left, right, side = math.log(at_low) - goal, math.log(max(at_high, 1e-300)) - goal, 0
     while at_high < target * (1.0 - _PRECISION) and high / low > 1.0 + 1e-12:
-        share = min(max(left / (left - right), 1e-3), 1.0 - 1e-3)
+        share = min(max(left / (left - right), 1e-3), 1.0 - 1e-3) if math.isfinite(left) else 0.5
         middle = low * (high / low) ** share
         value = spent(middle)
         if value <= target:

@@ -63,7 +63,7 @@ def epsilon(
         return 0.0
     bound = math.inf
     if composition.sampled:
-        bound = epsilon(composition.unamplified(adjacency), delta, adjacency, accountant, conversion)
+        bound = in_full(composition, delta, adjacency, accountant, conversion)
     if accountant == "rdp":
         orders, curve = _rdp(composition, adjacency)
         tail = sum(tails(composition, adjacency, accountant))
@@ -105,8 +105,27 @@ def delta(
         bound = float(_pld(composition, adjacency).get_delta(epsilon))
         bound += (1.0 + math.exp(min(epsilon, 700.0))) * sum(tails(composition, adjacency, accountant))
     if composition.sampled:
-        bound = min(bound, delta(composition.unamplified(adjacency), epsilon, adjacency, accountant, conversion))
+        plain = delta(composition.unamplified(adjacency), epsilon, adjacency, accountant, conversion)
+        bound = min(bound, plain + (1.0 + math.exp(min(epsilon, 700.0))) * _decided(composition, adjacency))
     return min(1.0, max(0.0, bound))
+
+
+def in_full(
+    composition: Composition,
+    delta: float,
+    adjacency: Adjacency,
+    accountant: Accountant,
+    conversion: Conversion = "improved",
+) -> float:
+    """The ε at δ without amplification, an upper bound too.
+
+    A client that joins or leaves may decide whether its cohort reaches ``min_cohort``, which no noise hides: under
+    add/remove τ is added to δ as in :func:`epsilon`. Where it is more than δ bears, ε = ∞.
+    """
+    certain = composition.unamplified(adjacency)
+    return _with_tail(
+        lambda left: epsilon(certain, left, adjacency, accountant, conversion), delta, _decided(composition, adjacency)
+    )
 
 
 def headline_epsilon(
@@ -120,9 +139,9 @@ def headline_epsilon(
     by = headline(composition)
     found = epsilon(composition, delta, adjacency, by, conversion)
     if by == "rdp" and not composition.shares:
-        in_full = epsilon(composition.unamplified(adjacency), delta, adjacency, "pld")
-        if in_full < found:
-            return in_full, "pld"
+        plain = in_full(composition, delta, adjacency, "pld")
+        if plain < found:
+            return plain, "pld"
     return found, by
 
 
@@ -320,6 +339,11 @@ def tails(composition: Composition, adjacency: Adjacency, accountant: Accountant
         if release.max_cohort and (accountant == "rdp" or release.participant)
     )
     return below, above
+
+
+def _decided(composition: Composition, adjacency: Adjacency) -> float:
+    """τ where one client may decide whether a round is released."""
+    return tails(composition, adjacency, "pld")[0] if adjacency == "add-remove" else 0.0
 
 
 def _with_tail(solve: Callable[[float], float], delta: float, tail: float) -> float:

@@ -184,9 +184,11 @@ class Ledger:
             reason = found.why(index)
             participations = None if found.participations is None else found.participations[index]
             if amplified:
-                amplified = epsilon < spent(worst.unamplified(adjacency), chosen)
+                amplified = epsilon < accounting.in_full(worst, delta, adjacency, chosen, conversion)
                 if not amplified and unit == "client":
                     reason = "the cohort is hidden, but sampling amplifies nothing here: every release counts in full"
+                    if math.isinf(epsilon):
+                        reason = "a client that joins or leaves may decide whether a round is released"
                     reason += spoilt(accounting.tails(worst, adjacency, chosen), epsilon, delta) + found.caveat
             if chosen == "rdp":
                 rdp_epsilon = epsilon

@@ -71,6 +71,12 @@ def exposure(
     events = [event for event in events if event.mechanism != NON_PRIVATE]  # what is left of these released nothing
     for event in events:
         _check(event, adjacency)
+        if adjacency == "add-remove" and not event.contributors and len(event.cohort) >= _least(event):
+            return Exposure(
+                compositions=None,
+                reason=f"in round {event.round + 1} too few clients were left for a release, which a client that joins "
+                "or leaves may decide",
+            )
     if View.GROUP_SUMS in seen and View.UPDATES not in seen and any(event.trust == "distributed" for event in events):
         raise UnsupportedAccounting(
             "How many shares of the noise are in a group's sum is not recorded.",
@@ -279,9 +285,13 @@ def _shortfall(levels: Sequence[tuple[float, float, int]]) -> str:
 
 def _starved(event: LedgerEvent) -> bool:
     """Whether a large enough cohort ended without a release: among whom it was too many dropped out."""
-    record = event.sampling
-    drawn = record is not None and record.rate < 1.0
-    return drawn and not event.contributors and len(event.cohort) >= max(1, record.min_cohort if record else 0)
+    drawn = event.sampling is not None and event.sampling.rate < 1.0
+    return drawn and not event.contributors and len(event.cohort) >= _least(event)
+
+
+def _least(event: LedgerEvent) -> int:
+    """From this size on a cohort is not too small by itself."""
+    return max(1, event.sampling.min_cohort if event.sampling else 0)
 
 
 def _amplifies(record: SamplingRecord, adjacency: Adjacency, participant: bool) -> bool:
