@@ -171,6 +171,20 @@ def test_a_shortfall_is_said_aloud(masked, summed) -> None:
     assert fine.achieved > fine.planned
 
 
+def test_shares_that_an_observer_knows_are_no_shortfall(masked, summed) -> None:
+    """Everybody came, as planned for nobody corrupt: a participant's own share is missing against it alone."""
+    trusting = replace(masked, corrupt=0.0)
+    ledger = ledger_of(trusting, summed(planned=15), population=15)
+    statement = ledger.statement(DELTA, observer="participant")
+    assert statement.achieved == pytest.approx(statement.planned * math.sqrt(14 / 15))
+    assert "SHORTFALL" not in statement.reason
+    assert "the plan counts on shares that this observer knows" in statement.reason
+    assert f"{statement.achieved:.4g} instead of {statement.planned:.4g}" in statement.reason
+    assert "the plan counts on" not in ledger.statement(DELTA, observer="server").reason
+    lost = ledger_of(trusting, summed(planned=15), summed(planned=15, contributors=12, round=1), population=15)
+    assert "NOISE SHORTFALL: in 1 of 2 releases" in lost.statement(DELTA, observer="participant").reason
+
+
 @pytest.mark.parametrize(
     ("missing", "expected"), [(0, 7.047), (0.1, 7.793), (0.2, 8.747), (0.3, 10.007), (0.5, 14.275)]
 )

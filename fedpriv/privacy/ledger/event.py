@@ -133,6 +133,11 @@ def _check_share(share: Share) -> None:
         )
 
 
+def fell_short(event: LedgerEvent) -> bool:
+    """Whether less noise was in a release than was planned."""
+    return event.contributors > 0 and event.noise_multiplier < event.planned_noise_multiplier * (1.0 - 1e-9)
+
+
 def event_of(
     spec: RoundSpec,
     outcome: Outcome,

@@ -11,7 +11,7 @@ from fedpriv.errors import UnsupportedAccounting
 from fedpriv.privacy.correlation import Correlation
 from fedpriv.privacy.ledger.composition import Sampled
 from fedpriv.privacy.ledger.curves import Shares
-from fedpriv.privacy.ledger.event import GAUSSIAN, NON_PRIVATE, RANDOMIZED_RESPONSE, LedgerEvent, Response
+from fedpriv.privacy.ledger.event import GAUSSIAN, NON_PRIVATE, RANDOMIZED_RESPONSE, LedgerEvent, Response, fell_short
 from fedpriv.privacy.ledger.exposed import BEFORE_NOISE, ITSELF, MEMBERSHIP, NOTHING, RELEASED, Exposure
 from fedpriv.privacy.ledger.participation import Charge, Correlated, worst_placed
 from fedpriv.privacy.ledger.records import of_records
@@ -201,7 +201,7 @@ def _compose(
         compositions=compositions,
         reason="",
         local=bool(events) and all(event.trust == "local" for event in events),
-        caveat=("" if View.UPDATES in seen else _shortfall(noise_levels))
+        caveat=("" if View.UPDATES in seen else _shortfall(events, noise_levels))
         + ("" if not inside or not participant else ITSELF),
         noise=min(((planned, achieved) for planned, achieved, _ in noise_levels), key=_share_of_plan, default=None),
     )
@@ -271,15 +271,19 @@ def _share_of_plan(level: tuple[float, float]) -> float:
     return level[1] / level[0]
 
 
-def _shortfall(levels: Sequence[tuple[float, float, int]]) -> str:
+def _shortfall(events: Sequence[LedgerEvent], levels: Sequence[tuple[float, float, int]]) -> str:
+    """Words on noise below the planned one: less of it came, or the observer knows shares that the plan counts on."""
     short = [level for level in levels if level[1] < level[0] * (1.0 - 1e-9)]
     if not short:
         return ""
     planned, achieved = min(((planned, achieved) for planned, achieved, _ in short), key=_share_of_plan)
+    down = f"σ = {achieved:.4g} instead of {planned:.4g} times the clip norm"
+    lost = sum(event.count for event in events if fell_short(event))
+    if not lost:
+        return f"; the plan counts on shares that this observer knows, which leaves {down}"
     return (
-        f"; NOISE SHORTFALL: in {sum(level[2] for level in short)} of {sum(level[2] for level in levels)} releases the "
-        f"noise that counts fell below the planned one, down to σ = {achieved:.4g} instead of {planned:.4g} times the "
-        "clip norm"
+        f"; NOISE SHORTFALL: in {lost} of {sum(level[2] for level in levels)} releases the noise fell below the "
+        f"planned one, and what counts against this observer down to {down}"
     )
 
 
