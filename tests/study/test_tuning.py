@@ -17,7 +17,8 @@ import pytest
 import fedpriv as fp
 from fedpriv.errors import ConfigurationError, DataError, FedprivError, NonFiniteInput, PlanError
 from fedpriv.learning.update import Broadcast, Update, per_client
-from fedpriv.privacy.ledger.accounting import Composition, epsilon
+from fedpriv.privacy.ledger.accounting import epsilon
+from fedpriv.privacy.ledger.composition import Composition
 from fedpriv.report.tables import text
 from fedpriv.study.cells import Job, Work
 from fedpriv.study.tuning import HeldOut, Public, Trial, best, candidates, exchanged, has, in_a_row, seeds_of

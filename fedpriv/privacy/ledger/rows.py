@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from fedpriv.privacy.correlation import Correlation
-from fedpriv.privacy.ledger.event import NON_PRIVATE, LedgerEvent, Response
+from fedpriv.privacy.ledger.event import NON_PRIVATE, LedgerEvent, Response, fell_short
 from fedpriv.privacy.mechanism import Share
 
 COLUMNS = (
@@ -57,7 +57,7 @@ def words(event: LedgerEvent) -> str:
     text = f"{_noise(event)}, {_cohort(event)}"
     if not event.contributors:
         return text + ": nothing was released" + ("" if event.trust != "distributed" else ", yet charged as planned")
-    if event.noise_multiplier < event.planned_noise_multiplier * (1.0 - 1e-9):
+    if fell_short(event):
         text += (
             f"; NOISE SHORTFALL: σ is {event.noise_multiplier / event.planned_noise_multiplier:.0%} of the planned one"
         )
