@@ -30,8 +30,8 @@ COLUMNS = (
     "wrap",
     "words",
 )
-"""The columns of :attr:`Ledger.frame`: what an event says, the cohort as its size, the bound of the probability that a
-planned sum wraps (NaN: it cannot), and a sentence."""
+"""The columns of :attr:`Ledger.frame`: what an event says, rounds counted from 1 as in every table, the cohort as its
+size, the bound of the probability that a planned sum wraps (NaN: it cannot), and a sentence."""
 
 
 def row(event: LedgerEvent) -> dict[str, Any]:
@@ -39,6 +39,7 @@ def row(event: LedgerEvent) -> dict[str, Any]:
     own = {name: getattr(event, name) for name in COLUMNS if hasattr(event, name)}
     return {
         **own,
+        "round": event.round + 1,
         "sampling": event.sampling.kind if event.sampling else "unknown",
         "rate": event.sampling.rate if event.sampling else math.nan,
         "cohort": len(event.cohort),
