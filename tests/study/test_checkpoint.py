@@ -258,9 +258,9 @@ class TestRefusals:
     def test_a_folder_is_one_runs_at_a_time(
         self, federation: Any, planned: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        from fedpriv.engine import checkpoint
+        from fedpriv.engine import files
 
-        monkeypatch.setattr(checkpoint, "_PATIENCE", 0.1)
+        monkeypatch.setattr(files, "_PATIENCE", 0.1)
         refused = []
 
         def second(progress: Any) -> None:
@@ -285,7 +285,7 @@ class TestRefusals:
         script = """
 import os, sys
 from pathlib import Path
-from fedpriv.engine import checkpoint
+from fedpriv.engine import files
 
 path, seen = Path(sys.argv[1]) / "file", []
 for instant in range(100):
@@ -299,8 +299,8 @@ for instant in range(100):
                 os._exit(9)
             return trace
 
-        sys.settrace(lambda frame, *_: trace if frame.f_code is checkpoint._write.__code__ else None)
-        checkpoint._write(path, b"new" * 100_000)
+        sys.settrace(lambda frame, *_: trace if frame.f_code is files.write.__code__ else None)
+        files.write(path, b"new" * 100_000)
         os._exit(0)
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     seen.append(path.read_bytes())
