@@ -17,7 +17,7 @@ from torch import nn
 
 from fedpriv.data import Client
 from fedpriv.errors import ConfigurationError, NonFiniteInput, PlanError, TrainingFailed
-from fedpriv.learning import DELTA, DPSGD, Broadcast, dpsgd, flatten, models
+from fedpriv.learning import DELTA, DPSGD, Broadcast, flatten, models, noised
 from fedpriv.learning.clipped import MARGIN, clipped_stack, opacus
 from fedpriv.learning.stacked import Stacked
 from fedpriv.privacy import Budget
@@ -367,7 +367,7 @@ def test_what_is_drawn_does_not_depend_on_how_much_at_once(batching, monkeypatch
     clients, algorithm = [a_client(30, i) for i in range(3)], replace(PLAIN, steps=7)
     whole = train(algorithm, clients, batching=batching)
     for numbers in (1, 3 * 3 * SIZE):
-        monkeypatch.setattr(dpsgd, "_AT_ONCE", numbers)
+        monkeypatch.setattr(noised, "_AT_ONCE", numbers)
         np.testing.assert_array_equal(train(algorithm, clients, batching=batching), whole)
 
 
