@@ -26,7 +26,7 @@ from fedpriv.errors import (
     without_frames,
 )
 from fedpriv.learning.server import RoundInfo
-from fedpriv.learning.update import Vector
+from fedpriv.learning.vector import Vector
 from fedpriv.network import StageCost, cohort_of
 from fedpriv.privacy.ledger import Ledger, LedgerEvent
 from fedpriv.privacy.mechanism import Outcome, Release

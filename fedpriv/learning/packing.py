@@ -19,12 +19,11 @@ import numpy.typing as npt
 import torch
 
 from fedpriv.errors import FedprivError, TrainingFailed
-from fedpriv.learning.vector import Layout
+from fedpriv.learning.vector import Layout, Vector
 from fedpriv.threat import client as client_party
 
 if TYPE_CHECKING:
     from fedpriv.data import Client
-    from fedpriv.learning.update import Vector
 
 Rows: TypeAlias = npt.NDArray[np.int64]
 """``[b] int64``: the records of a batch, as positions in the client's data."""
