@@ -127,6 +127,11 @@ class FixedPoint:
         Raises:
             NonFiniteInput: NaN or infinity.
         """
+        nearest, clipped = self.nearest(reals)
+        return Encoding(nearest.astype(np.int64), clipped)
+
+    def nearest(self, reals: npt.ArrayLike) -> tuple[Reals, int]:
+        """As :meth:`encode`, the integers as whole numbers in float64, which holds them exactly."""
         values = np.asarray(reals, dtype=np.float64)
         with np.errstate(over="ignore"):  # a finite value too large for the quotient is cut like any other
             nearest = np.atleast_1d(values / self.step)
@@ -136,7 +141,7 @@ class FixedPoint:
             require_finite(values)
             clipped = int(np.count_nonzero(np.abs(nearest) > self.bound))
             np.clip(nearest, -self.bound, self.bound, out=nearest)
-        return Encoding(nearest.astype(np.int64).reshape(values.shape), clipped)
+        return nearest.reshape(values.shape), clipped
 
     def decode(self, integers: Integers) -> Reals:
         """K ↦ k · step, also for sums."""

@@ -74,7 +74,7 @@ def demo(out: str | Path, *, clients: int, rounds: int, seeds: int, say: Callabl
     if study.partial:
         raise KeyboardInterrupt
     curve = study.table(["accuracy", "epsilon"]).drop(columns="federation")
-    say(f"\nWhat ε costs, against whoever sees the models (client level, zero-out, δ = {DELTA:g}, {seeds} seeds):\n")
+    say(f"\nWhat ε costs, against whoever sees the models (client level, zero-out, δ = {DELTA:g}, seeds: {seeds}):\n")
     say(text(curve))
     folder = save(
         out,

@@ -62,7 +62,9 @@ def load(path: str) -> StudyFile:
     """
     file = Path(path)
     if not file.is_file() or file.suffix != ".py":
-        raise ConfigurationError("A study is a Python file.", value=path, remedy="See `fedpriv run --help`.")
+        raise ConfigurationError(
+            "A study is a file that is there and ends in .py.", value=path, remedy="See `fedpriv run --help`."
+        )
     names = runpy.run_path(str(file))
     missing = [name for name in ("federation", "plans") if name not in names]
     if missing:

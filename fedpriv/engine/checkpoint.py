@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -203,7 +204,7 @@ class Checkpoint:
         differing = _differences(identity, self._identity)
         if differing:
             raise CheckpointError(
-                "A run goes on from a checkpoint of the same plan, federation and seed.",
+                "A run goes on from a checkpoint of the same plan, federation, seed, noise, device and callbacks.",
                 value=f"{file}: {'; '.join(differing)} (there → here)",
                 remedy="Run what it is of, or choose another folder.",
             )
@@ -300,8 +301,8 @@ def _differences(there: Any, here: Any, name: str = "") -> list[str]:
             for key in names
             for found in _differences(there.get(key, absent), here.get(key, absent), f"{name}.{key}".lstrip("."))
         ]
-    if isinstance(there, list) and isinstance(here, list) and len(there) == len(here):
-        pairs = enumerate(zip(there, here, strict=True))
+    if isinstance(there, list) and isinstance(here, list):
+        pairs = enumerate(zip_longest(there, here, fillvalue="absent"))
         return [found for number, pair in pairs for found in _differences(*pair, f"{name}[{number}]")]
     if there == here or (there != there and here != here):
         return []

@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Generic, Protocol, Self, TypeVar
+from typing import Any, Generic, Protocol, Self, TypeVar
 
 from fedpriv.aggregation.hosting import Here, Hosts
+from fedpriv.errors import ConfigurationError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -109,6 +110,23 @@ class InlineCrew:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         pass
+
+
+def check(executor: Any) -> Executor:
+    """An executor as it was given; None: this process.
+
+    Raises:
+        ConfigurationError: it is none.
+    """
+    if executor is None:
+        return Inline()
+    if isinstance(executor, type) or not callable(getattr(executor, "start", None)):
+        raise ConfigurationError(
+            "An executor says where the work is done.",
+            value=executor.__name__ if isinstance(executor, type) else executor,
+            remedy="Give executor=fp.Processes(2) or fp.Ray(); without one it is done in this process.",
+        )
+    return executor  # type: ignore[no-any-return]
 
 
 @contextmanager

@@ -195,10 +195,11 @@ def _privacy(resolved: Resolved) -> Iterable[str]:
         return
     yield f"Privacy      {_name(plan.mechanism)}: {_noise(spec, plan.mechanism.trust)}"
     if spec.share is not None:
+        honest = spec.planned_contributors
         yield (
             f"             made of clients' shares: {spec.share.kind.replace('-', ' ')} noise of σ = "
             f"{math.sqrt(spec.share.variance):.4g} grid steps on each of {spec.share.dimension:,} coordinates, enough "
-            f"with {spec.planned_contributors} honest contributors; a sum wraps with probability ≤ "
+            f"with {honest} honest contributor{'s' if honest > 1 else ''}; a sum wraps with probability ≤ "
             f"{spec.share.wrap:.2g}"
         )
         yield from _slack(resolved)

@@ -116,11 +116,14 @@ class ClientWork:
         values = np.zeros((1 if summed else len(clients), spec.length), dtype=np.int64)
         residual = np.zeros(spec.length)
         clipped_norms = clipped_coordinates = 0
+        protect = plan.mechanism.protect
+        if summed:
+            protect = getattr(plan.mechanism, "protect_sum", protect)
         step = max(1, IN_CACHE // spec.length)
         for part in (slice(start, start + step) for start in range(0, len(clients), step)):
             flat = stack(updates[part], resolved.entries, [client(index) for index in indices[part]])
             drawn = noises(self.noise, self.streams, "client-noise", spec.round, indices[part])
-            encoded = plan.mechanism.protect(flat, sizes[part], spec, drawn)
+            encoded = protect(flat, sizes[part], spec, drawn)
             if summed:
                 values += encoded.values.sum(axis=0)
             else:

@@ -11,10 +11,11 @@ import copy
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from fedpriv.errors import ConfigurationError, PlanError
 
@@ -28,21 +29,34 @@ MARGIN = 2.0**-18
 """Gradients are clipped to (1 − margin) · clip_norm, so that rounding in float32 does not lift one above clip_norm."""
 
 
+@contextmanager
+def _exactly(device: torch.device) -> Iterator[None]:
+    """Products of float32 to all of its bits: the caller's autocast or TF32 would lift a gradient over the margin."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        with torch.autocast(device.type, enabled=False):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
 def clipped_stack(
     stack: Stacked, x: torch.Tensor, y: torch.Tensor, mask: torch.Tensor, clip_norm: float
 ) -> tuple[list[torch.Tensor], torch.Tensor]:
     """Each client's sum of clipped gradients, by the norm trick, and the losses ``[k, b]``, 0 in padding."""
-    losses = stack.backward(x, y, mask)
-    norms = stack.norms()
-    broken = ~norms.isfinite()
-    if bool(broken.any()):
-        x = x.masked_fill(broken.view(*broken.shape, *(1,) * (x.ndim - 2)), 0)
-        mask = mask.masked_fill(broken, 0.0)
+    with _exactly(x.device):
         losses = stack.backward(x, y, mask)
         norms = stack.norms()
-    stack.scale(_factors(norms, clip_norm))
-    sums = [torch.zeros_like(p) for p in stack.parameters]
-    stack.add(sums, beta=1.0, alpha=1.0)
+        broken = ~norms.isfinite()
+        if bool(broken.any()):
+            x = x.masked_fill(broken.view(*broken.shape, *(1,) * (x.ndim - 2)), 0)
+            mask = mask.masked_fill(broken, 0.0)
+            losses = stack.backward(x, y, mask)
+            norms = stack.norms()
+        stack.scale(_factors(norms, clip_norm))
+        sums = [torch.zeros_like(p) for p in stack.parameters]
+        stack.add(sums, beta=1.0, alpha=1.0)
     return sums, losses * mask
 
 
@@ -79,7 +93,7 @@ def opacus(model: nn.Module, clip_norm: float) -> Iterator[Clipped]:
         factors = _factors(norms, clip_norm)
         return [torch.tensordot(factors, g, dims=1) for g in gradients], losses.detach()
 
-    with warnings.catch_warnings():
+    with _exactly(weights[0].device), warnings.catch_warnings():
         # Of torch: Opacus' hooks are on the first layer, too, whose input needs no gradient.
         warnings.filterwarnings("ignore", message="Full backward hook is firing")
         try:
@@ -96,7 +110,7 @@ def _factors(norms: torch.Tensor, clip_norm: float) -> torch.Tensor:
 
 
 def _of_examples(weight: torch.Tensor, examples: int) -> torch.Tensor:
-    """``[b, *shape]``, zero where no example's loss depends on the parameter."""
+    """``[b, *shape]`` in the parameter's precision, zero where no example's loss depends on it."""
     found: torch.Tensor | None = weight.grad_sample  # type: ignore[attr-defined]
     if found is None and weight.grad is None:
         return weight.new_zeros((examples, *weight.shape))
@@ -106,7 +120,17 @@ def _of_examples(weight: torch.Tensor, examples: int) -> torch.Tensor:
             value=f"none for a parameter of shape {tuple(weight.shape)}",
             remedy="Use parameters inside the layer that owns them, with examples along the first axis.",
         )
-    return found
+    return found.to(weight.dtype)  # norms in bfloat16, which a model's own autocast leaves here, say little
+
+
+class _Double(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's own is untyped
+    """Whoever asks for floats of some precision gets doubles: a model may cast its input."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        asked = (kwargs or {}).get("dtype")
+        if asked is not None and asked.is_floating_point:
+            kwargs = {**kwargs, "dtype": torch.float64}
+        return func(*args, **(kwargs or {}))
 
 
 def _probe(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> None:
@@ -121,8 +145,13 @@ def _probe(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> None:
 
     module = GradSampleModule(model, loss_reduction="sum")
     x = x.double() if x.is_floating_point() else x
-    with torch.random.fork_rng():  # dropout draws nothing that training would
-        torch.autograd.backward(nn.functional.cross_entropy(module(x), y, reduction="sum"))
+    default = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)  # of constants that the model makes
+    try:
+        with _Double(), torch.random.fork_rng():  # type: ignore[no-untyped-call]  # dropout draws nothing of training's
+            torch.autograd.backward(nn.functional.cross_entropy(module(x), y, reduction="sum"))
+    finally:
+        torch.set_default_dtype(default)
     for name, w in model.named_parameters():
         if not w.requires_grad or w.grad is None:
             continue

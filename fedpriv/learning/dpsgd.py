@@ -42,11 +42,12 @@ class DPSGD:
     An empty batch takes its noisy step like any other. Only trainable parameters move: buffers are put back after every
     step. Metrics: ``loss``, the mean over the examples visited; ``steps``. Per-example gradients come from Opacus, one
     client after the other (``"loop"``: the reference, for any model that Opacus knows), or for dense models from the
-    norm trick for all clients at once (``"stacked"``); both agree to rounding given the same batches and noise.
+    norm trick for all clients at once (``"stacked"``); both agree to rounding given the same batches and noise. A plan
+    weights all clients alike: without noise on the sum, by ``mechanism=NoDP(weighting="equal")``.
 
     Args:
         learning_rate: η > 0.
-        clip_norm: L2 bound of one example's gradient.
+        clip_norm: L2 bound of one example's gradient, at least 1e-10.
         sampling_rate: the probability of each record to be in a step's batch, in (0, 1]. Public, the same for every
             client, and never worked out from a client's number of records; so are the next two.
         expected_batch: what the noisy sum is divided by, > 0.
@@ -96,6 +97,12 @@ class DPSGD:
     def __post_init__(self) -> None:
         for name in ("learning_rate", "clip_norm", "sampling_rate", "expected_batch"):
             _check.positive(name, getattr(self, name))
+        if self.clip_norm < 1e-10:
+            raise ConfigurationError(
+                "A clip norm is at least 1e-10: the norm of a much shorter gradient is 0 in float32.",
+                value=self.clip_norm,
+                remedy="Give e.g. 1.0, and a smaller learning rate.",
+            )
         if self.sampling_rate > 1:
             raise ConfigurationError(
                 "A sampling rate is in (0, 1].", value=self.sampling_rate, remedy="Give the probability, e.g. 0.1."

@@ -42,26 +42,50 @@ class Tokens(nn.Module):
         return x.long()
 
 
-class Layer:
+class Link:
+    """A layer of the chain: how x goes forward, and how the error comes back."""
+
+    trained = False
+    """Whether it has a parameter that is."""
+    recorded = True
+    """Whether autograd must see the way forward, to bring the error back."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        self.layer = layer
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The pair a, z of ``[k, b, …]``, by the first k copies."""
+        return x, self.layer(x)
+
+    def back(self, x: torch.Tensor, z: torch.Tensor, error: torch.Tensor) -> torch.Tensor:
+        """∂loss/∂x from ``error`` = ∂loss/∂z."""
+        (before,) = torch.autograd.grad(z, x, error)
+        return before
+
+
+class ReLU(Link):
+    """z = max(x, 0): by hand, as the most frequent; to call autograd costs a small model more than the arithmetic."""
+
+    recorded = False
+
+    def back(self, x: torch.Tensor, z: torch.Tensor, error: torch.Tensor) -> torch.Tensor:
+        """See :meth:`Link.back`."""
+        before: torch.Tensor = torch.ops.aten.threshold_backward(error, z, 0)
+        return before
+
+
+class Layer(Link):
     """A layer with parameters, stacked."""
 
     def __init__(self, layer: nn.Module, stacks: Stacks, slots: Slots) -> None:
-        self.layer = layer
+        super().__init__(layer)
         self.weight, self.weight_slot = self._find(getattr(layer, "weight", None), stacks, slots)
         self.bias, self.bias_slot = self._find(getattr(layer, "bias", None), stacks, slots)
+        self.trained = self.weight_slot is not None or self.bias_slot is not None
 
     @staticmethod
     def _find(parameter: nn.Parameter | None, stacks: Stacks, slots: Slots) -> tuple[torch.Tensor | None, int | None]:
         return (None, None) if parameter is None else (stacks[parameter], slots.get(parameter))
-
-    @property
-    def trained(self) -> bool:
-        """Whether a parameter of it is."""
-        return self.weight_slot is not None or self.bias_slot is not None
-
-    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The pair a, z of ``[k, b, …]``, by the first k copies."""
-        raise NotImplementedError
 
     def add_weight(self, target: torch.Tensor, a: torch.Tensor, error: torch.Tensor, alpha: float) -> None:
         """Target ``[k, *shape]`` += alpha · the weight's gradient, summed over the batch."""
@@ -99,15 +123,22 @@ def _lost(norms: torch.Tensor) -> torch.Tensor:
 
 
 class Linear(Layer):
-    """z = W a + b; the gradient of W is Σ δ aᵀ."""
+    """z = W a + b; the gradient of W is Σ δ aᵀ, the error at a is Wᵀ δ."""
+
+    recorded = False
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """See :meth:`Layer.forward`."""
+        """See :meth:`Link.forward`."""
         assert self.weight is not None
         k, rows = x.shape[0], x.reshape(x.shape[0], -1, x.shape[-1])
         matrix = self.weight[:k].transpose(1, 2)
         z = torch.bmm(rows, matrix) if self.bias is None else torch.baddbmm(self.bias[:k, None], rows, matrix)
         return x, z.view(*x.shape[:-1], -1)
+
+    def back(self, x: torch.Tensor, z: torch.Tensor, error: torch.Tensor) -> torch.Tensor:
+        """See :meth:`Link.back`."""
+        assert self.weight is not None
+        return torch.bmm(error.reshape(len(x), -1, error.shape[-1]), self.weight[: len(x)]).view(x.shape)
 
     def add_weight(self, target: torch.Tensor, a: torch.Tensor, error: torch.Tensor, alpha: float) -> None:
         """See :meth:`Layer.add_weight`."""
@@ -116,8 +147,9 @@ class Linear(Layer):
         target.baddbmm_(errors.transpose(1, 2), rows, alpha=alpha)
 
     def _weight_norms(self, a: torch.Tensor, error: torch.Tensor) -> torch.Tensor:
-        if a.ndim == 3:  # one position: ‖δ aᵀ‖ = ‖δ‖ ‖a‖
-            return a.square().sum(2) * error.square().sum(2)
+        if a.ndim == 3:  # one position: ‖δ aᵀ‖ = ‖δ‖ ‖a‖, where one may be as small as the other is large
+            vanished = a.shape[2] * torch.finfo(a.dtype).tiny  # what squares can lose
+            return (a.square().sum(2) + vanished) * error.double().square().sum(2)
         a, error = a.flatten(2, -2), error.flatten(2, -2)
         positions, wide, high = a.shape[2], a.shape[3], error.shape[3]
         lost = _lost(a.norm(dim=3) * error.norm(dim=3))
@@ -131,7 +163,7 @@ class LayerNorm(Layer):
     """z = γ ∘ a + β, where a is the normalised input."""
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """See :meth:`Layer.forward`."""
+        """See :meth:`Link.forward`."""
         assert isinstance(self.layer, nn.LayerNorm)
         a = functional.layer_norm(x, self.layer.normalized_shape, eps=self.layer.eps)
         z = a
@@ -159,7 +191,7 @@ class Embedding(Layer):
     """z = W[a]; an example's gradient has δ in the rows of its tokens."""
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """See :meth:`Layer.forward`.
+        """See :meth:`Link.forward`.
 
         Raises:
             IndexError: a token outside the vocabulary; it would be in another client's table.
@@ -199,7 +231,7 @@ class EmbeddingBag(Embedding):
     """z = the sum or mean of W[a] over an example's tokens."""
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """See :meth:`Layer.forward`."""
+        """See :meth:`Link.forward`."""
         tokens, each = super().forward(x)
         return tokens, each.mean(2) if self._mean else each.sum(2)
 
@@ -230,16 +262,16 @@ STACKED: dict[type[nn.Module], type[Layer]] = {
 """Torch's layer → how it is stacked."""
 
 
-def stacked(layer: nn.Module, stacks: Stacks, slots: Slots) -> Layer | nn.Module:
-    """A layer for ``[k, b, …]``: stacked where it has parameters, else a module."""
+def stacked(layer: nn.Module, stacks: Stacks, slots: Slots) -> Link:
+    """A layer for ``[k, b, …]``."""
     if type(layer) in STACKED:
         return STACKED[type(layer)](layer, stacks, slots)
     if isinstance(layer, nn.Flatten):
-        return nn.Flatten(layer.start_dim + 1, layer.end_dim + 1 if layer.end_dim > 0 else layer.end_dim)
+        return Link(nn.Flatten(layer.start_dim + 1, layer.end_dim + 1 if layer.end_dim > 0 else layer.end_dim))
     if hasattr(layer, "inplace"):
         layer = copy.copy(layer)
         vars(layer)["inplace"] = False  # a layer's output is still needed when the error comes back
-    return layer
+    return ReLU(layer) if type(layer) is nn.ReLU else Link(layer)
 
 
 def obstacle(layer: nn.Module) -> str | None:

@@ -199,7 +199,7 @@ def together(clients: Sequence[Client]) -> Iterator[None]:
         raise TrainingFailed(
             "Training on clients' data ends with an update for each.",
             value=f"one of {names} raised {type(error).__name__}: {error}",
-            remedy='The traceback above shows where; batching="loop" trains one client after the other and names it.',
+            remedy='The traceback shows where; batching="loop" trains one client after the other and names it.',
         ) from error
 
 

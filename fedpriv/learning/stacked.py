@@ -1,8 +1,8 @@
 """Many clients' dense models as one: parameters stacked along a client axis, trained by batched matrix products.
 
-For models that are a Sequential of dense layers (:func:`obstacle` says what keeps a model out). Autograd carries the
-error back through activations and normalisations only, to each layer's output z; what a layer's parameters need then
-follows from its input a and the error δ = ∂loss/∂z::
+For models that are a Sequential of dense layers (:func:`obstacle` says what keeps a model out). The error is carried
+back to each layer's output z, by hand through matrices and ReLU and by autograd through the rest; what a layer's
+parameters need then follows from its input a and the error δ = ∂loss/∂z::
 
     stack = Stacked(model, copies=len(clients))
     stack.load(broadcast.parameters)                      # every client starts from the broadcast
@@ -59,24 +59,28 @@ class Stacked(Copies):
         super().__init__(model, copies)
         stacks = dict(zip(model.parameters(), self._all, strict=True))
         slots = {p: slot for slot, p in enumerate(p for p in model.parameters() if p.requires_grad)}
-        self._layers = [layers.stacked(layer, stacks, slots) for layer in _flat(model)]
+        self._links = [layers.stacked(layer, stacks, slots) for layer in _flat(model)]
+        self._first = next((place for place, link in enumerate(self._links) if link.trained), len(self._links))
         self._tape: list[tuple[layers.Layer, torch.Tensor, torch.Tensor]] = []
 
     def backward(self, x: torch.Tensor, y: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
         """See :meth:`Copies.backward`."""
-        passed: list[tuple[layers.Layer, torch.Tensor]] = []
-        outputs: list[torch.Tensor] = []
-        for layer in self._layers:
-            if not isinstance(layer, layers.Layer):
-                x = layer(x)
-                continue
-            a, x = layer.forward(x)
-            if layer.trained:
-                passed.append((layer, a.detach()))
-                outputs.append(x if x.requires_grad else x.requires_grad_())
+        passed = []
+        for place, link in enumerate(self._links):
+            recorded = link.recorded and place > self._first  # the error ends at the first trained layer
+            x = x.detach().requires_grad_(recorded)
+            with torch.set_grad_enabled(recorded):
+                a, z = link.forward(x)
+            passed.append((link, x, a, z))
+            x = z
         losses, error = _cross_entropy(x.detach(), y, weights)
-        errors = torch.autograd.grad(x, outputs, grad_outputs=error)
-        self._tape = [(layer, a, error) for (layer, a), error in zip(passed, errors, strict=True)]
+        tape = []
+        for place, (link, x, a, z) in reversed([*enumerate(passed)][self._first :]):
+            if isinstance(link, layers.Layer) and link.trained:
+                tape.append((link, a.detach(), error))
+            if place > self._first:
+                error = link.back(x, z, error)
+        self._tape = tape[::-1]
         return losses
 
     def add(self, targets: Sequence[torch.Tensor], *, beta: float, alpha: float) -> None:

@@ -134,7 +134,7 @@ def train_each(
             raise TrainingFailed(
                 "Training on a client's data ends with an update.",
                 value=f"{party} raised {type(error).__name__}: {error}",
-                remedy="The traceback above shows where; run the client's update on that client's data alone.",
+                remedy="The traceback shows where; run the client's update on that client's data alone.",
             ) from error
         check_update(update, expected, party)
         updates.append(update)

@@ -181,6 +181,9 @@ class Mechanism(Protocol):
 
     A mechanism whose noise is made of clients' shares may have ``corrupt``, the share of clients whose noise is not
     counted on; without it, or where it is None, the protocol's bound holds.
+
+    A mechanism may have ``protect_sum``: as ``protect``, but ``values`` is ``[1, spec.length]``, the exact sum. Ideal
+    rounds ask for no more.
     """
 
     @property

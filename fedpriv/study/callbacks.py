@@ -229,10 +229,13 @@ class BudgetStop:
         """
         stop = self.on_round(progress)
         if progress.rounds == 0 and stop:
+            budget, ledger = self.budget, progress.resolved.new_ledger()
+            for event in (*progress.ledger.events, *progress.next_events()):
+                ledger.append(event)
             raise BudgetUnreachable(
-                "The first round stays within the budget.",
-                value=self.budget,
-                remedy="Add more noise, or allow more; Ledger.statement says what the observer sees.",
+                f"The first round stays within the budget of ε = {budget.epsilon:g} per {budget.unit}.",
+                value=str(ledger.statement(budget.delta, observer=budget.observer, unit=budget.unit)),
+                remedy="Add more noise, or allow more.",
             )
         return stop
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self, TypeAlias
 
 from fedpriv.data import Federation
-from fedpriv.engine.executors import Crew, Executor, Inline, Shared
+from fedpriv.engine.executors import Crew, Executor, Inline, Shared, check
 from fedpriv.engine.plan import Plan
 from fedpriv.engine.resolution import Resolved
 from fedpriv.errors import CheckpointError, FedprivError, without_frames
@@ -144,7 +144,7 @@ class Workers:
     """The workers of a comparison: made when they are first needed, ended with it."""
 
     def __init__(self, executor: Executor | None) -> None:
-        self.executor: Executor = executor or Inline()
+        self.executor = check(executor)
         self._crew: Crew | None = None
         self._held = ExitStack()
 

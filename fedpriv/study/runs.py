@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 from fedpriv.data import Federation
+from fedpriv.engine import executors
 from fedpriv.engine.checkpoint import Checkpoint, Done
 from fedpriv.engine.executors import Executor
 from fedpriv.engine.explain import delta_of, learns, observers_of
@@ -47,8 +48,12 @@ def rounds(
     executor: Executor | None = None,
     device: Device = "auto",
 ) -> Iterator[RoundState]:
-    """Round by round, for those who want the wheel; arguments as for :func:`run`."""
+    """Round by round, for those who want the wheel: each round's record, model and released mean, as it ends.
+
+    Arguments as for :func:`run`.
+    """
     resolved = _resolved(plan, federation)
+    executor = executors.check(executor)
     for state, _ in run_rounds(resolved, seed=seed, noise=noise, ideal=ideal, executor=executor, device=device):
         yield state
 
@@ -100,6 +105,8 @@ def run(
 
     Raises:
         PlanError: the plan does not fit the federation; nothing has run.
+        ConfigurationError: an argument is none of its values, no GPU for ``"cuda"``, no cluster at Ray's address.
+        TrainingFailed, NonFiniteInput: a client's training raised, or diverged: which client, in which round.
         CheckpointError: the folder's checkpoint is of another run (it names the fields that differ) or none can be
             read; a state cannot be kept; the folder cannot be written to, or another run is using it.
         RoundAborted: with ``on_abort="raise"``.
@@ -110,7 +117,7 @@ def run(
         raise ConfigurationError("evaluate_every is an integer ≥ 1.", value=evaluate_every, remedy="Use 1.")
     if on_abort not in ("record", "raise"):
         raise ConfigurationError('on_abort is "record" or "raise".', value=on_abort, remedy='Use "record".')
-    callbacks = between.check(callbacks)
+    callbacks, executor = between.check(callbacks), executors.check(executor)
     kept: AbstractContextManager[Checkpoint | None] = nullcontext()
     if checkpoint is not None:
         about: dict[str, Any] = {

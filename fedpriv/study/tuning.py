@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import partial
 from typing import Any, Literal, TypeAlias
 
@@ -87,8 +87,8 @@ class Tuning:
     public: bool
     records: int
     error: FedprivError | None = None
-    events: tuple[LedgerEvent, ...] = ()
-    instead: tuple[tuple[LedgerEvent, ...], ...] = ()
+    events: tuple[LedgerEvent, ...] = field(default=(), repr=False)
+    instead: tuple[tuple[LedgerEvent, ...], ...] = field(default=(), repr=False)
 
     def describe(self) -> dict[str, Any]:
         """As plain values, for files."""

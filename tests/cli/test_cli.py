@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -187,7 +188,12 @@ class TestDemo:
         if begun:
             assert b"6 clients" in process.stdout.readline()
         time.sleep(0.5)
-        process.send_signal(signal.SIGINT)
-        process.communicate(timeout=60)
-        assert process.returncode != 0
+        for _ in range(3):
+            process.send_signal(signal.SIGINT)
+            # Python drops an interrupt that meets a finaliser or a callback from C++; whoever sits there asks again.
+            with suppress(subprocess.TimeoutExpired):
+                process.communicate(timeout=20)
+                break
+        process.kill()
+        assert process.returncode not in (None, 0, -signal.SIGKILL)
         assert not list(tmp_path.rglob("*"))

@@ -149,6 +149,15 @@ def test_loop_vmap_and_stacked_agree(kind: str, algorithm: LocalSGD, sizes: list
         assert_equal(trained(algorithm, model, clients, "vmap"), loop)
 
 
+@pytest.mark.parametrize("kept", [range(2), range(4), range(3, 4)])
+def test_layers_that_are_not_trained_agree_wherever_they_stand(kept: range) -> None:
+    model = built("norm")
+    for place, parameter in enumerate(model.parameters()):  # of the first matrix, the normalisation, the last matrix
+        parameter.requires_grad_(place not in kept)
+    clients, algorithm = some_clients("norm", [7, 3]), LocalSGD(learning_rate=0.1, steps=3, batch_size=4)
+    assert_equal(trained(algorithm, model, clients, "stacked"), trained(algorithm, model, clients, "loop"))
+
+
 def test_vmap_agrees_on_the_librarys_cnn() -> None:
     model = models.build(
         lambda: models.cnn((1, 4, 4), CLASSES, channels=(2,), hidden=(), groups=2), (1, 4, 4), CLASSES, seed=0

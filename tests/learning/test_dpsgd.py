@@ -264,6 +264,7 @@ def test_what_fails_names_its_client() -> None:
     [
         {"learning_rate": 0.0},
         {"clip_norm": 0.0},
+        {"clip_norm": 1e-25},  # squares of such gradients vanish
         {"clip_norm": math.inf},
         {"sampling_rate": 0.0},
         {"sampling_rate": 1.5},

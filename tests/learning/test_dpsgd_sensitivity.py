@@ -105,6 +105,74 @@ def test_short_floats_are_refused(dtype) -> None:
         algorithm.path(Short(dtype))
 
 
+class Mixed(nn.Module):
+    """Trained in mixed precision, as its author saw fit."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(20, 30), nn.Linear(30, CLASSES)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            return self.last(torch.tanh(self.first(x))).float()
+
+
+def test_gradients_in_short_floats_are_clipped_in_long_ones() -> None:
+    torch.manual_seed(0)
+    assert max(part("loop", Mixed(), 10 * torch.randn(1, 20), 0, 0.1) for _ in range(20)) <= 1.0
+
+
+@pytest.mark.parametrize("way", ["loop", "stack"])
+def test_products_are_exact_whatever_the_caller_does_with_others(way) -> None:
+    """Autocast, and products of float32 that keep 8 or 11 bits, round by more than the margin."""
+    torch.manual_seed(0)
+    allowed: set[str] = set()
+
+    class Asked(nn.Tanh):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            allowed.add(torch.get_float32_matmul_precision())
+            return super().forward(x)
+
+    before = torch.get_float32_matmul_precision()
+    try:
+        torch.set_float32_matmul_precision("medium")
+        for _ in range(20):
+            between = Asked() if way == "loop" else nn.Tanh()
+            model = nn.Sequential(nn.Flatten(), nn.Linear(20, 30), between, nn.Linear(30, CLASSES))
+            with torch.autocast("cpu", torch.bfloat16):
+                assert part(way, model, 10 * torch.randn(1, 20), 0, 0.1) <= 1.0
+        assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision(before)
+    assert allowed == ({"highest"} if way == "loop" else set())
+
+
+@pytest.mark.parametrize("way", ["loop", "stack"])
+@pytest.mark.parametrize("clip", [1e-3, 1e-5])
+def test_an_error_whose_square_vanishes_meets_an_input_whose_square_does_not(way, clip) -> None:
+    model = nn.Linear(1, 10)
+    with torch.no_grad():
+        model.weight.zero_()
+        model.bias.zero_()
+        model.bias[0] = 52.0  # the other classes have probability 2.6e-23
+    assert part(way, model, torch.full((1, 1), 1.8e19), 0, clip) <= 1.0
+
+
+class Casts(nn.Module):
+    """Makes sure of what it is given, and makes a constant."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(5, CLASSES)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layer(x.float() @ torch.eye(5))
+
+
+def test_a_model_that_casts_its_input_is_trained() -> None:
+    assert part("loop", Casts(), torch.randn(1, 5), 0, 1e-3) == pytest.approx(1.0, rel=1e-4)
+
+
 class Twice(nn.Module):
     """A layer's weight, used outside it as well."""
 

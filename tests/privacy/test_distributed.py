@@ -19,8 +19,8 @@ from fedpriv.privacy import (
     PoissonSampling,
 )
 from fedpriv.privacy.mechanisms import grid
-from fedpriv.privacy.mechanisms.distributed import Distributed
 from fedpriv.privacy.mechanisms.grid import Ring, reduced
+from fedpriv.privacy.mechanisms.shares import Distributed
 from fedpriv.privacy.samplers import discrete_gaussian, skellam
 from fedpriv.randomness import Noise, Streams, noises
 from fedpriv.threat import Coalition

@@ -50,6 +50,28 @@ def test_no_dp_is_the_weighted_mean_of_those_in_the_sum(updates, examples, weigh
     assert encoded.clipped_norms == 0
 
 
+@given(
+    updates=arrays(np.float64, (5, 4), elements=st.floats(-6, 6)),
+    examples=st.lists(st.integers(1, 50) | st.integers(2**14 - 3, 2**14), min_size=5, max_size=5),
+    bits=st.sampled_from([2, 20, 40]),
+)
+def test_the_sum_without_single_vectors_is_their_sum(updates, examples, bits) -> None:
+    mechanism = NoDP(limit=4.0, bits=bits)
+    spec = mechanism.init(setting(largest_client=2**14))
+    single, summed = (f(updates, examples, spec, []) for f in (mechanism.protect, mechanism.protect_sum))
+    assert summed.values.dtype == np.int64
+    np.testing.assert_array_equal(summed.values, single.values.sum(axis=0, keepdims=True))
+    np.testing.assert_array_equal(summed.residual, single.residual)
+    assert summed.clipped_coordinates == single.clipped_coordinates
+
+
+def test_a_sum_that_float64_does_not_hold_is_exact() -> None:
+    mechanism = NoDP(limit=1.0, bits=40)
+    spec = mechanism.init(setting(largest_client=2**14))
+    total = mechanism.protect_sum(np.ones((2, 4)), [2**14, 2**14 - 1], spec, []).values[0, 0]
+    assert total == (2**15 - 1) * spec.codec.bound > 2**53  # odd: float64 holds even numbers only there
+
+
 def test_the_residual_is_the_encoding_error_of_the_chunk() -> None:
     updates = np.random.default_rng(0).uniform(-5, 5, (6, 4))
     examples = [3, 1, 4, 1, 5, 9]

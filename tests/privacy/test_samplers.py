@@ -1,9 +1,10 @@
 from __future__ import annotations
 
 import math
-from decimal import Decimal
+from decimal import Decimal, localcontext
 from fractions import Fraction
 from functools import cache
+from itertools import accumulate
 
 import numpy as np
 import pytest
@@ -153,6 +154,34 @@ def test_a_coin_that_ties_with_its_probability_is_decided_by_the_bits_that_follo
     assert refused.drawn == 5
     # One step of the coin's 64 bits to either side is decided without another draw of anything but what it took.
     assert inversion.draw(law, 1, Script(inside, word - 2**20))[0] == top + place
+
+
+@pytest.mark.parametrize("precision", [6, 28, 60])
+@pytest.mark.parametrize("law", [laws.DiscreteGaussian(300.0), laws.DiscreteGaussian(2.0), laws.Poisson(300.0)])
+def test_the_128th_bit_decides_whatever_decimals_the_caller_keeps(law, precision) -> None:
+    blocks = range(-220, 220)  # 25 standard deviations
+    upto = dict(zip(blocks, accumulate(Fraction(law.weight(inversion._top(law, k), 90)) for k in blocks), strict=True))
+    inversion._table.cache_clear()
+    with localcontext() as context:
+        context.prec = precision
+        table = inversion._table(law)
+        for entry in range(2, len(table.thresholds) - 2):
+            probability = upto[table.first + entry] / upto[219]
+            assert math.floor(probability * 2**64) == table.thresholds[entry]
+        for entry in range(2, len(table.thresholds) - 2, len(table.thresholds) // 5):
+            block = table.first + entry
+            word, rest = divmod(math.floor(upto[block] / upto[219] * 2**128), 2**64)
+            assert inversion._block(law, word, Script(rest - 1)) == block
+            assert inversion._block(law, word, Script(rest + 1)) == block + 1
+            top, bits = inversion._top(law, block), 64 - law.shift
+            x = top + ((1 << law.shift) - 1) * (1 if block >= 0 else -1)
+            if x == top:
+                continue
+            ratio = Fraction(law.weight(x, 90)) / Fraction(law.weight(top, 90))
+            coin, rest = divmod(math.floor(ratio * 2 ** (bits + 64)), 2**64)
+            assert inversion._kept(law, x, top, coin, bits, Script(rest - 1))
+            assert not inversion._kept(law, x, top, coin, bits, Script(rest + 1, 2**64 - 1))
+    inversion._table.cache_clear()
 
 
 def test_a_block_that_reaches_below_the_support_is_not_kept_there() -> None:

@@ -142,8 +142,11 @@ class TestBudgetStop:
                 raise AssertionError
 
         budget = fp.Budget(epsilon=1.0, delta=1e-2, observer="public")
-        with pytest.raises(BudgetUnreachable, match="first round"):
+        with pytest.raises(BudgetUnreachable, match=r"first round.* ε = 1 .*Against the public: ε = ∞"):
             execute(federation, planned(client=Watched()), fp.callbacks.BudgetStop(budget=budget))
+        noised = planned(client=Watched(), mechanism=fp.CentralGaussian(clip_norm=1.0, noise_multiplier=1.0))
+        with pytest.raises(BudgetUnreachable, match=r"Against the public: ε = 2\.\d+ at δ = 0\.01 "):
+            execute(federation, noised, fp.callbacks.BudgetStop(budget=budget))
         assert not trained
 
     def test_per_record_without_saying_what_a_round_amounts_to(self, federation: Any, planned: Make) -> None:

@@ -220,6 +220,13 @@ assert set(seen) == {b"old", b"new" * 100_000} and len(seen) > 8, len(seen)
         with pytest.raises(CheckpointError, match=r"callbacks\[1\]\.patience: 5 → 6 "):
             execute(federation, planned(), checkpoint=tmp_path, callbacks=others)
 
+    def test_a_callback_more_or_less_is_named(self, federation: Any, planned: Make, tmp_path: Path) -> None:
+        """Not two lists that begin alike, each cut short before they differ."""
+        stops = [fp.callbacks.EarlyStopping(patience=9, metric="loss"), fp.callbacks.EarlyStopping()]
+        execute(federation, planned(), checkpoint=tmp_path, callbacks=stops)
+        with pytest.raises(CheckpointError, match=r"checkpoint: callbacks\[1\]: EarlyStopping → 'absent' \(there"):
+            execute(federation, planned(), checkpoint=tmp_path, callbacks=stops[:1])
+
     def test_reading_calls_nothing_that_the_file_names(self, planned: Make) -> None:
         from fedpriv.engine.values import Reader
 

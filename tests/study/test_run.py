@@ -115,6 +115,17 @@ class TestRun:
         assert run.frame["accuracy"].notna().tolist() == [False, True, False, True, True]
         assert run.frame["round"].tolist() == [1, 2, 3, 4, 5]
 
+    @pytest.mark.parametrize("executor", [2, 0, fp.Processes, "ray"], ids=["2", "0", "class", "ray"])
+    def test_an_executor_is_one(self, executor: Any, federation: Any, planned: Make) -> None:
+        calls: list[Callable[[], Any]] = [
+            lambda: execute(federation, planned(), executor=executor),
+            lambda: next(fp.rounds(federation, planned(), seed=7, executor=executor)),
+            lambda: fp.compare(federation, {"a": planned()}, seeds=[0], progress=False, executor=executor),
+        ]
+        for call in calls:
+            with pytest.raises(ConfigurationError, match=r"executor=fp\.Processes\(2\)"):
+                call()
+
     def test_nothing_of_a_client_is_in_anybodys_view(self, federation: Any, planned: Make) -> None:
         run = execute(federation, planned(aggregation=fp.SecureAggregation()))
         assert "updates" not in run.learns["server"]

@@ -183,7 +183,7 @@ class Agreed:
                 f"At least {least} of {among} must stay (threshold {self.parameters.threshold}, "
                 f"min_cohort {self.parameters.min_cohort}).",
                 value=len(members),
-                remedy="Start a new attempt, or permit more dropout in the description.",
+                remedy="Start a new attempt, or permit more losses: SecureAggregation(dropout=…).",
             )
 
 

@@ -15,6 +15,9 @@ from fedpriv.privacy.mechanism import Encoded, Outcome, Release, RoundSpec, Sett
 from fedpriv.privacy.numbers import is_real
 from fedpriv.randomness import Noise
 
+EXACT = 2**53
+"""Up to it float64 holds every whole number."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class NoDP:
@@ -85,20 +88,35 @@ class NoDP:
             NonFiniteInput: NaN or infinity in an update.
             DataError: a client without examples, or with more than the plan's public bound.
         """
-        updates = np.asarray(updates, dtype=np.float64)
         weights = self._weights(examples, spec)
-        encoding = spec.codec.encode(updates)
-        error = spec.codec.decode(encoding.values)
-        error -= np.clip(updates, -spec.codec.limit, spec.codec.limit) if encoding.clipped else updates
-        values = np.empty((len(updates), spec.length), dtype=np.int64)
-        np.multiply(encoding.values, weights[:, None], out=values[:, :-1])
+        grid, encoded = self._encode(updates, weights, spec)
+        values = np.empty((len(grid), spec.length), dtype=np.int64)
+        np.multiply(grid.astype(np.int64), weights[:, None], out=values[:, :-1])
         values[:, -1] = weights
-        return Encoded(
-            values=values,
-            residual=np.append(weights.astype(np.float64) @ error, 0.0),
-            clipped_norms=0,
-            clipped_coordinates=encoding.clipped,
-        )
+        return replace(encoded, values=values)
+
+    def protect_sum(self, updates: Reals, examples: Sequence[int], spec: RoundSpec, noises: Sequence[Noise]) -> Encoded:
+        """As :meth:`protect`, and ``values`` is ``[1, d + 1]``, their exact sum: as a product of whole numbers in
+        float64, in half the time, where it holds every one of them.
+        """
+        weights = self._weights(examples, spec)
+        whole = int(weights.sum())
+        if whole * spec.codec.bound > EXACT:
+            encoded = self.protect(updates, examples, spec, noises)
+            return replace(encoded, values=encoded.values.sum(axis=0, keepdims=True))
+        grid, encoded = self._encode(updates, weights, spec)
+        total = (weights.astype(np.float64) @ grid).astype(np.int64)
+        return replace(encoded, values=np.append(total, whole)[None])
+
+    def _encode(self, updates: Reals, weights: Integers, spec: RoundSpec) -> tuple[Reals, Encoded]:
+        """Each update's grid points, not weighted yet, and what is known besides the values."""
+        updates = np.asarray(updates, dtype=np.float64)
+        grid, clipped = spec.codec.nearest(updates)
+        error = grid * spec.codec.step
+        error -= np.clip(updates, -spec.codec.limit, spec.codec.limit) if clipped else updates
+        residual = np.append(weights.astype(np.float64) @ error, 0.0)
+        none = np.empty((0, spec.length), dtype=np.int64)
+        return grid, Encoded(values=none, residual=residual, clipped_norms=0, clipped_coordinates=clipped)
 
     def _weights(self, examples: Sequence[int], spec: RoundSpec) -> Integers:
         if self.weighting == "equal":

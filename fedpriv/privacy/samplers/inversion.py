@@ -9,7 +9,8 @@ Both decisions compare a uniform real U with a real number v, and both are made 
 many bits are drawn as it takes, 64 to begin with; of v as many digits are computed as it takes. Floating point decides
 only where it cannot err: where U and its v are further apart than a bound of all errors. Elsewhere (once in 2^40 draws
 or so) intervals of integers decide, which shrink until they do. The law of what comes out is therefore the stated one,
-with no distance to it, and floating point leaves no mark on it.
+with no distance to it, and floating point leaves no mark on it. Weights come as decimals and are fractions from there
+on: arithmetic of decimals keeps 28 digits, or as many as the caller's context says.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
+from fractions import Fraction
 from functools import lru_cache
 from itertools import accumulate
 from typing import Protocol, TypeAlias
@@ -162,12 +164,12 @@ def _side(law: Law, block: int, step: int, digits: int) -> list[int]:
     The law is log-concave: weights fall at least geometrically from any block on, at the ratio that it has there.
     """
     weights: list[int] = []
-    before = Decimal(1)  # of the mode, at whose side the first block lies
-    while (weight := law.weight(_top(law, block), digits + 5)) > 0:
+    before = Fraction(1)  # of the mode, at whose side the first block lies
+    while (weight := Fraction(law.weight(_top(law, block), digits + 5))) > 0:
         ratio = float(weight / before) * (1.0 + 1e-9)
-        if ratio < 1.0 and weight.scaleb(digits) < Decimal(0.99 * (1.0 - ratio)):
+        if ratio < 1.0 and weight * 10**digits < 0.99 * (1.0 - ratio):
             break
-        weights.append(max(0, int(weight.scaleb(digits)) - 1))
+        weights.append(max(0, int(weight * 10**digits) - 1))
         before, block = weight, block + step
     return weights
 
@@ -198,8 +200,8 @@ def _kept(law: Law, x: int, top: int, prefix: int, bits: int, words: Words) -> b
         return True
     digits = 20
     while True:
-        at_x, at_top = law.weight(x, digits + 5), law.weight(top, digits + 5)
-        ratio = int((at_x / at_top).scaleb(digits)) if at_x else -1
+        at_x, at_top = Fraction(law.weight(x, digits + 5)), Fraction(law.weight(top, digits + 5))
+        ratio = int(at_x / at_top * 10**digits) if at_x else -1
         # The ratio times 10^digits is in [ratio - 1, ratio + 2].
         if (prefix + 1) * 10**digits <= (ratio - 1) << bits:
             return True
