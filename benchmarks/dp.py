@@ -26,7 +26,7 @@ from fedpriv.engine.executors import torch_threads
 from fedpriv.learning import Broadcast
 from fedpriv.privacy import samplers
 from fedpriv.privacy.ledger import accounting
-from fedpriv.privacy.ledger.accounting import Composition, Sampled
+from fedpriv.privacy.ledger.composition import Composition, Sampled
 from fedpriv.privacy.ledger.curves import Shares
 from fedpriv.privacy.mechanism import Share, ShareKind
 from fedpriv.randomness import NoiseSource, Streams, noise

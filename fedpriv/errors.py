@@ -5,7 +5,7 @@ Never put a secret (key, seed, share, mask, an update) into ``value``: errors ar
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 
 class FedprivError(Exception):
@@ -25,8 +25,8 @@ class FedprivError(Exception):
         super().__init__(f"{rule}{found} {remedy}")
 
     def __reduce__(self) -> tuple[object, ...]:
-        notes = {"__notes__": list(self.__notes__)} if hasattr(self, "__notes__") else None
-        return (_rebuild, (type(self), self.rule, self.value, self.remedy), notes)
+        kept = {name: value for name, value in vars(self).items() if name in ("__notes__", "ledger")}
+        return (_rebuild, (type(self), self.rule, self.value, self.remedy), kept or None)
 
 
 def _rebuild(kind: type[FedprivError], rule: str, value: object, remedy: str) -> FedprivError:
@@ -102,6 +102,9 @@ class BudgetUnreachable(PrivacyError):
 
 class RoundAborted(FedprivError, RuntimeError):
     """A round ended without a sum. Nothing was released; studies record it and go on."""
+
+    ledger: Any = None
+    """Where it ended a run: the run's :class:`fedpriv.Ledger`, the aborted attempt included."""
 
 
 class CohortTooSmall(RoundAborted):

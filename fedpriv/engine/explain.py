@@ -13,8 +13,7 @@ from fedpriv.engine.resolution import Resolved, settled
 from fedpriv.errors import PrivacyError
 from fedpriv.network import StageCost
 from fedpriv.privacy.ledger import Ledger
-from fedpriv.privacy.ledger.event import Unit
-from fedpriv.privacy.mechanism import Outcome, RoundSpec, Trust
+from fedpriv.privacy.mechanism import Outcome, RoundSpec, Trust, Unit
 from fedpriv.randomness import Streams
 from fedpriv.threat import AUTHORITY, CLIENT, PUBLIC, SERVER, Coalition, Observer, ThreatModel, View
 

@@ -13,7 +13,8 @@ from fedpriv.errors import ConfigurationError, PlanError
 from fedpriv.learning import _check
 from fedpriv.learning.paths import Batching, Path, check, choose
 from fedpriv.learning.update import DELTA, Broadcast, ClientState, Update, check_finite, train_each
-from fedpriv.privacy.budget import Budget, solve_record_noise_multiplier
+from fedpriv.privacy.budget import Budget
+from fedpriv.privacy.calibration import solve_record_noise_multiplier
 from fedpriv.privacy.ledger.event import LedgerEvent, record_event
 from fedpriv.randomness import NoiseSource, secret_bytes
 from fedpriv.threat import client as client_party

@@ -1,10 +1,11 @@
 """Sampling, clipping, mechanisms, the ledger and its accountants."""
 
 from fedpriv.privacy.adaptive import AdaptiveClip
-from fedpriv.privacy.budget import Budget, check_delta, solve_noise_multiplier, solve_record_noise_multiplier
+from fedpriv.privacy.budget import Budget, check_delta
+from fedpriv.privacy.calibration import solve_noise_multiplier, solve_record_noise_multiplier
 from fedpriv.privacy.clipping import clip_rows, round_within
 from fedpriv.privacy.ledger import Ledger
-from fedpriv.privacy.ledger.event import LedgerEvent, Unit, record_event
+from fedpriv.privacy.ledger.event import LedgerEvent, record_event
 from fedpriv.privacy.ledger.statement import Statement
 from fedpriv.privacy.mechanism import (
     Adjacency,
@@ -15,6 +16,7 @@ from fedpriv.privacy.mechanism import (
     RoundSpec,
     Setting,
     Trust,
+    Unit,
 )
 from fedpriv.privacy.mechanisms.correlated import MatrixFactorization, TreeMechanism
 from fedpriv.privacy.mechanisms.distributed import DistributedDiscreteGaussian, DistributedSkellam

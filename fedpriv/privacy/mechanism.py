@@ -20,6 +20,9 @@ Adjacency: TypeAlias = Literal["zero-out", "add-remove", "replace-one"]
 """Which federations are neighbours: one client's contribution becomes zero (membership stays visible), one client joins
 or leaves, one client's data are exchanged for any other."""
 
+Unit: TypeAlias = Literal["client", "record"]
+"""Whose contribution is hidden: all data of a client, or one example of a client."""
+
 Trust: TypeAlias = Literal["none", "central", "distributed", "local"]
 """Where noise is added: nowhere, to the sum by its releaser, as shares by the clients before the sum, to each
 update."""

@@ -212,7 +212,9 @@ class BudgetStop:
     """Stop before a round that would exceed a privacy budget.
 
     The next round counts in full before it is run, with everybody who will be drawn for it as a contributor: after
-    the last round the ledger is within the budget. It depends on the ledger alone, on no client's data.
+    the last round the ledger is within the budget. Unless that round, of a cohort that was drawn and is hidden, ends
+    with too few survivors: then no round is amplified any more, and the ledger may state more. It depends on the ledger
+    alone, on no client's data.
 
     Args:
         budget: ε at δ, against an observer, per client or per record.

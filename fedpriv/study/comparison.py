@@ -20,7 +20,7 @@ from fedpriv.study.cells import Cell, Job, Left, Refusal, Source, Work, Workers,
 from fedpriv.study.progress import bar
 from fedpriv.study.studies import Study
 from fedpriv.study.trials import Tuner
-from fedpriv.study.tuning import Select, Tuning
+from fedpriv.study.tuning import HELD_OUT, Select, Tuning
 from fedpriv.threat import Observer, parties_of
 
 
@@ -32,7 +32,7 @@ def compare(
     tune: Mapping[str, Sequence[Any]] | None = None,
     select: Select = "validation",
     tune_seeds: Iterable[int] | None = None,
-    held_out: float = 0.2,
+    held_out: float = HELD_OUT,
     charge_tuning: bool = False,
     noise: NoiseSource = "seeded",
     ideal: bool = False,
@@ -131,10 +131,11 @@ def compare(
     tuner = None
     if tune is not None:
         tuner = Tuner(tune, select, tune_seeds, held_out, charge_tuning, sources=sources, plans=plans, report=seeds)
-    elif charge_tuning or tune_seeds is not None:
+    elif charge_tuning or tune_seeds is not None or held_out != HELD_OUT or select != "validation":
         raise ConfigurationError(
             "Nothing is tuned.",
-            value={"charge_tuning": charge_tuning, "tune_seeds": tune_seeds},
+            value={"select": "(x, y)" if isinstance(select, tuple) else select, "tune_seeds": tune_seeds}
+            | {"held_out": held_out, "charge_tuning": charge_tuning},
             remedy='Give tune={"client.learning_rate": [0.1, 0.3]}, or leave these out.',
         )
     if on_invalid == "raise":  # before anything runs: a plan that is refused costs no other plan's hours

@@ -82,7 +82,7 @@ def private_mean(
     Raises:
         DataError: not ``[n, d]``, or a value that is not finite.
         PlanError: the parts do not go together.
-        RoundAborted: no sum; nothing was released.
+        RoundAborted: no sum, and no mean was released; its ``ledger`` says what the attempt amounts to.
     """
     try:
         rows = np.asarray(vectors)

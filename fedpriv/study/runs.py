@@ -109,7 +109,7 @@ def run(
         TrainingFailed, NonFiniteInput: a client's training raised, or diverged: which client, in which round.
         CheckpointError: the folder's checkpoint is of another run (it names the fields that differ) or none can be
             read; a state cannot be kept; the folder cannot be written to, or another run is using it.
-        RoundAborted: with ``on_abort="raise"``.
+        RoundAborted: with ``on_abort="raise"``; its ``ledger`` is the run's.
         DecryptionFailed: a homomorphic aggregate did not decrypt to a sum; always ends the run.
     """
     resolved = _resolved(plan, federation)
@@ -148,6 +148,7 @@ def run(
                 with closing(steps):
                     for state, carried in bar(steps, resolved.plan.rounds - len(course.done), "rounds", progress):
                         if state.record.aborted is not None and on_abort == "raise":
+                            state.record.aborted.ledger = carried.ledger
                             raise state.record.aborted
                         if course.take(state, carried):
                             break

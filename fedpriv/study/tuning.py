@@ -23,6 +23,9 @@ from fedpriv.study.grids import label_values
 Select: TypeAlias = Literal["validation"] | tuple[Examples, Labels]
 """What chooses: records that are held out of the clients' training records, or public examples and labels."""
 
+HELD_OUT = 0.2
+"""Which share of each client's training records is held out where none is given."""
+
 TUNE_SEEDS = 3
 """How many seeds a candidate is tried with where none are given."""
 

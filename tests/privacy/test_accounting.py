@@ -13,7 +13,8 @@ from scipy.optimize import brentq
 from scipy.stats import binom, norm
 
 from fedpriv.errors import ConfigurationError, UnsupportedAccounting
-from fedpriv.privacy.ledger.accounting import Composition, Sampled, delta, epsilon, headline, rdp_curve
+from fedpriv.privacy.ledger.accounting import delta, epsilon, headline, rdp_curve
+from fedpriv.privacy.ledger.composition import Composition, Sampled
 from fedpriv.privacy.sampling import PoissonSampling
 
 DELTA = 1e-5

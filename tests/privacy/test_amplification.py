@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 from ledgers import DELTA, gaussian_epsilon, ledger_of
+from scipy.stats import binom
 
 from fedpriv.privacy import FixedSizeSampling, FullParticipation, PoissonSampling
 from fedpriv.threat import Coalition
@@ -176,3 +177,41 @@ def test_what_is_conditional_on_the_cohorts_is_said_to_be(keyed, event) -> None:
     assert "whichever cohorts were drawn" in public.reason
     full = ledger_of(keyed, event(range(10), 2.0, sampling=FullParticipation().accounting(10)))
     assert "conditional" not in full.statement(DELTA, observer="server").reason
+
+
+def test_a_client_that_joins_may_decide_whether_a_round_is_released(keyed, event) -> None:
+    """Thirty clients at the rate 0.3, three for a release: of 29 more rounds end without one, however much the noise.
+
+    That a round ended tells add-remove neighbours apart, at δ = P[Bin(29, q) < 3] - P[Bin(30, q) < 3] = 7e-4 alone.
+    """
+    apart = float(binom.cdf(2, 29, 0.3) - binom.cdf(2, 30, 0.3))
+    sampling = replace(PoissonSampling(0.3).accounting(30), min_cohort=3)
+    drawn = event(range(10), 1000.0, sampling=sampling, adjacency="add-remove")
+    ledger = ledger_of(keyed, drawn, population=30, adjacency="add-remove")
+    for accountant in (None, "pld", "rdp"):
+        assert ledger.delta(0.0, observer="public", accountant=accountant) >= apart
+        assert ledger.epsilon(apart / 2, observer="public", accountant=accountant) == math.inf
+    statement = ledger.statement(DELTA, observer="public")
+    assert not statement.amplified
+    assert "a client that joins or leaves may decide whether a round is released" in str(statement)
+    assert "below min_cohort with probability 0.0028" in str(statement)
+    assert "every release counts in full" not in str(statement)
+    # Where a small cohort is unlikely enough it costs a part of δ, in full as with amplification.
+    sampling = replace(PoissonSampling(0.3).accounting(100), min_cohort=3)
+    many = event(range(30), 1000.0, sampling=sampling, adjacency="add-remove")
+    statement = ledger_of(keyed, many, population=100, adjacency="add-remove").statement(DELTA, observer="public")
+    assert 0.0 < statement.epsilon < gaussian_epsilon(1000.0)
+    # A client that is zeroed is in its cohorts all the same.
+    zeroed = event(range(10), 1000.0, sampling=replace(PoissonSampling(0.3).accounting(30), min_cohort=3))
+    zero_out = ledger_of(keyed, zeroed, population=30)
+    assert zero_out.epsilon(DELTA, observer="public") == pytest.approx(gaussian_epsilon(1000.0), rel=1e-6)
+
+
+def test_a_client_that_joins_may_save_a_round_from_too_few_survivors(keyed, event) -> None:
+    sampling = replace(PoissonSampling(0.3).accounting(200), min_cohort=2)
+    starved = event((1, 2, 3), 2.0, sampling=sampling, contributors=0, adjacency="add-remove", round=1)
+    released = event((0, 1, 2), 2.0, sampling=sampling, adjacency="add-remove")
+    ledger = ledger_of(keyed, released, starved, population=200, adjacency="add-remove")
+    statement = ledger.statement(DELTA, observer="public")
+    assert statement.epsilon == math.inf
+    assert "in round 2 too few clients were left" in statement.reason

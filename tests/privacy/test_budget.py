@@ -18,7 +18,8 @@ from fedpriv.privacy import (
     Setting,
     solve_noise_multiplier,
 )
-from fedpriv.privacy.ledger.accounting import Composition, Sampled, epsilon
+from fedpriv.privacy.ledger.accounting import epsilon
+from fedpriv.privacy.ledger.composition import Composition, Sampled
 from fedpriv.threat import ThreatModel
 
 DELTA = 1e-5

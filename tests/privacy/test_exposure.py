@@ -15,7 +15,7 @@ from fedpriv.errors import ConfigurationError, UnsupportedAccounting
 from fedpriv.privacy import FullParticipation, Ledger, PoissonSampling
 from fedpriv.privacy.correlation import Correlation
 from fedpriv.privacy.ledger import accounting
-from fedpriv.privacy.ledger.accounting import Composition
+from fedpriv.privacy.ledger.composition import Composition
 from fedpriv.privacy.ledger.event import Response
 from fedpriv.threat import Coalition
 

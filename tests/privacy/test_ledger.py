@@ -247,6 +247,7 @@ def test_the_events_cannot_be_changed_from_outside(keyed, event) -> None:
 def test_frame_and_words(keyed, event) -> None:
     ledger = ledger_of(keyed, event((0, 1), 4.0, sampling=PoissonSampling(0.2).accounting(10)), event((2,), 4.0))
     frame = ledger.frame
+    assert list(frame["round"]) == [1, 1]  # counted as in every table; events are the engine's, from 0
     assert list(frame["cohort"]) == [2, 1]
     assert list(frame["sampling"]) == ["poisson", "unknown"]
     statement = ledger_of(keyed, event((0,), 1.0)).statement(DELTA, observer="server")

@@ -14,7 +14,7 @@ from ledgers import DELTA, gaussian_epsilon, ledger_of
 from fedpriv.errors import ConfigurationError, UnsupportedAccounting
 from fedpriv.privacy import Ledger, PoissonSampling
 from fedpriv.privacy.ledger import accounting
-from fedpriv.privacy.ledger.accounting import Composition
+from fedpriv.privacy.ledger.composition import Composition
 from fedpriv.privacy.ledger.curves import Shares
 from fedpriv.privacy.ledger.event import Response
 from fedpriv.privacy.mechanism import Share
@@ -169,6 +169,20 @@ def test_a_shortfall_is_said_aloud(masked, summed) -> None:
     fine = ledger_of(masked, summed(), population=15).statement(DELTA, observer="server")
     assert "SHORTFALL" not in str(fine)
     assert fine.achieved > fine.planned
+
+
+def test_shares_that_an_observer_knows_are_no_shortfall(masked, summed) -> None:
+    """Everybody came, as planned for nobody corrupt: a participant's own share is missing against it alone."""
+    trusting = replace(masked, corrupt=0.0)
+    ledger = ledger_of(trusting, summed(planned=15), population=15)
+    statement = ledger.statement(DELTA, observer="participant")
+    assert statement.achieved == pytest.approx(statement.planned * math.sqrt(14 / 15))
+    assert "SHORTFALL" not in statement.reason
+    assert "the plan counts on shares that this observer knows" in statement.reason
+    assert f"{statement.achieved:.4g} instead of {statement.planned:.4g}" in statement.reason
+    assert "the plan counts on" not in ledger.statement(DELTA, observer="server").reason
+    lost = ledger_of(trusting, summed(planned=15), summed(planned=15, contributors=12, round=1), population=15)
+    assert "NOISE SHORTFALL: in 1 of 2 releases" in lost.statement(DELTA, observer="participant").reason
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -82,6 +83,21 @@ def test_an_abort_raises_and_releases_nothing() -> None:
             fp.private_mean(VECTORS, aggregation=masks, network=lost, seed=0, ideal=ideal)
     with pytest.raises(PlanError):
         fp.private_mean(VECTORS[:2], aggregation=fp.SecureAggregation(), seed=0)
+
+
+def test_what_an_aborted_attempt_amounts_to_is_in_its_error() -> None:
+    """Clients have sent noised vectors by then: whoever tries again composes both."""
+    noised = fp.DistributedSkellam(clip_norm=1.0, noise_multiplier=3.0)
+    masks, lost = fp.SecureAggregation(), fp.Network(dropout={"recovery": 1.0})
+    for ideal in (False, True):
+        with pytest.raises(RoundAborted) as caught:
+            fp.private_mean(VECTORS, mechanism=noised, aggregation=masks, network=lost, seed=0, ideal=ideal)
+        ledger = caught.value.ledger
+        assert ledger is not None
+        assert [event.contributors for event in ledger.events] == [0]
+        assert 0.0 < ledger.epsilon(1e-3, observer="server") < np.inf
+        assert pickle.loads(pickle.dumps(caught.value)).ledger.to_json() == ledger.to_json()
+    assert RoundAborted("No sum.", remedy="Try again.").ledger is None
 
 
 @pytest.mark.parametrize("vectors", [np.zeros(3), np.zeros((0, 3)), np.zeros((3, 0)), np.zeros((2, 2, 2)), 1.0])

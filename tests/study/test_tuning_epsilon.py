@@ -15,7 +15,8 @@ from tuned import CLIP, DELTA, NOISED, RATE, Diverges, tuned
 
 import fedpriv as fp
 from fedpriv.errors import ConfigurationError
-from fedpriv.privacy.ledger.accounting import Composition, epsilon
+from fedpriv.privacy.ledger.accounting import epsilon
+from fedpriv.privacy.ledger.composition import Composition
 from fedpriv.report.tables import text
 from fedpriv.study.tuning import in_a_row
 

@@ -1,9 +1,4 @@
-"""From releases to (ε, δ): the only module that calls dp-accounting, which owns the mathematics.
-
-A :class:`Composition` is what one client is exposed to. Unamplified Gaussian releases of one client compose exactly
-into a single one, Σ 1/σ²; Poisson- and fixed-size-sampled ones are kept by kind, and so are randomised responses and
-sums of clients' shares of integer noise, whose curves are our own.
-"""
+"""From a composition to (ε, δ): the only module that calls dp-accounting's accountants, which own the mathematics."""
 
 from __future__ import annotations
 
@@ -11,7 +6,7 @@ import logging
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any, Literal, TypeAlias
 
@@ -19,10 +14,9 @@ import numpy as np
 
 from fedpriv.errors import ConfigurationError, UnsupportedAccounting
 from fedpriv.privacy.ledger import curves
-from fedpriv.privacy.ledger.curves import Shares
+from fedpriv.privacy.ledger.composition import Composition, Sampled
 from fedpriv.privacy.ledger.event import Response
 from fedpriv.privacy.mechanism import Adjacency
-from fedpriv.privacy.sampling import SamplingRecord
 
 Accountant: TypeAlias = Literal["pld", "rdp"]
 Conversion: TypeAlias = Literal["improved", "classic"]
@@ -32,72 +26,6 @@ proposition 3, ε = min_α rdp(α) + log(1/δ)/(α - 1), which papers before abo
 _PLD_STEP = 1e-4
 _PLD_WIDTH = 50.0
 """Up to this ε privacy losses are kept on a grid of 1e-4; beyond, the grid widens with ε (still an upper bound)."""
-
-
-@dataclass(frozen=True, kw_only=True, order=True)
-class Sampled:
-    """A Gaussian release whose cohort was drawn, and hidden from the observer."""
-
-    noise_multiplier: float
-    kind: Literal["poisson", "fixed-size"]
-    rate: float
-    population: int
-    size: int = 0
-    max_cohort: int = 0
-    """0: never cut."""
-    min_cohort: int = 0
-    participant: bool = False
-    """The observer knows of some clients whether they were drawn."""
-
-    @classmethod
-    def of(
-        cls, noise_multiplier: float, record: SamplingRecord, adjacency: Adjacency, participant: bool = False
-    ) -> Sampled:
-        """The release with this noise under a Poisson or fixed-size record."""
-        assert record.kind == "poisson" or record.kind == "fixed-size"
-        cut = record.max_cohort if record.max_cohort is not None and record.limited(adjacency) else 0
-        return cls(
-            noise_multiplier=noise_multiplier,
-            kind=record.kind,
-            rate=record.rate,
-            population=record.population,
-            size=record.size or 0,
-            max_cohort=cut,
-            min_cohort=record.min_cohort if record.kind == "poisson" else 0,
-            participant=participant and cut > 0,
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Composition:
-    """What one client is exposed to.
-
-    Args:
-        gaussian: Σ 1/σ² over its unamplified Gaussian releases; σ in units of the clip norm.
-        sampled: each kind of amplified release and how often it happened, sorted.
-        shares: its releases under integer noise in clients' shares: each kind and how often, sorted.
-        responses: its randomised responses: each kind and how often, sorted.
-    """
-
-    gaussian: float = 0.0
-    sampled: tuple[tuple[Sampled, int], ...] = ()
-    shares: tuple[tuple[Shares, int], ...] = ()
-    responses: tuple[tuple[Response, int], ...] = ()
-
-    @property
-    def empty(self) -> bool:
-        return self.gaussian == 0 and not (self.sampled or self.shares or self.responses)
-
-    def unamplified(self, adjacency: Adjacency) -> Composition:
-        """The same releases with the client in every cohort: a bound too, by joint convexity over the cohorts.
-
-        Where a cut cohort meets add/remove, a client that leaves makes room for another: twice the sensitivity.
-        """
-        extra = (
-            count * (4.0 if release.max_cohort and adjacency == "add-remove" else 1.0) / release.noise_multiplier**2
-            for release, count in self.sampled
-        )
-        return replace(self, gaussian=math.fsum((self.gaussian, *extra)), sampled=())
 
 
 def headline(composition: Composition) -> Accountant:
@@ -135,7 +63,7 @@ def epsilon(
         return 0.0
     bound = math.inf
     if composition.sampled:
-        bound = epsilon(composition.unamplified(adjacency), delta, adjacency, accountant, conversion)
+        bound = in_full(composition, delta, adjacency, accountant, conversion)
     if accountant == "rdp":
         orders, curve = _rdp(composition, adjacency)
         tail = sum(tails(composition, adjacency, accountant))
@@ -177,8 +105,27 @@ def delta(
         bound = float(_pld(composition, adjacency).get_delta(epsilon))
         bound += (1.0 + math.exp(min(epsilon, 700.0))) * sum(tails(composition, adjacency, accountant))
     if composition.sampled:
-        bound = min(bound, delta(composition.unamplified(adjacency), epsilon, adjacency, accountant, conversion))
+        plain = delta(composition.unamplified(adjacency), epsilon, adjacency, accountant, conversion)
+        bound = min(bound, plain + (1.0 + math.exp(min(epsilon, 700.0))) * _decided(composition, adjacency))
     return min(1.0, max(0.0, bound))
+
+
+def in_full(
+    composition: Composition,
+    delta: float,
+    adjacency: Adjacency,
+    accountant: Accountant,
+    conversion: Conversion = "improved",
+) -> float:
+    """The ε at δ without amplification, an upper bound too.
+
+    A client that joins or leaves may decide whether its cohort reaches ``min_cohort``, which no noise hides: under
+    add/remove τ is added to δ as in :func:`epsilon`. Where it is more than δ bears, ε = ∞.
+    """
+    certain = composition.unamplified(adjacency)
+    return _with_tail(
+        lambda left: epsilon(certain, left, adjacency, accountant, conversion), delta, _decided(composition, adjacency)
+    )
 
 
 def headline_epsilon(
@@ -192,9 +139,9 @@ def headline_epsilon(
     by = headline(composition)
     found = epsilon(composition, delta, adjacency, by, conversion)
     if by == "rdp" and not composition.shares:
-        in_full = epsilon(composition.unamplified(adjacency), delta, adjacency, "pld")
-        if in_full < found:
-            return in_full, "pld"
+        plain = in_full(composition, delta, adjacency, "pld")
+        if plain < found:
+            return plain, "pld"
     return found, by
 
 
@@ -392,6 +339,11 @@ def tails(composition: Composition, adjacency: Adjacency, accountant: Accountant
         if release.max_cohort and (accountant == "rdp" or release.participant)
     )
     return below, above
+
+
+def _decided(composition: Composition, adjacency: Adjacency) -> float:
+    """τ where one client may decide whether a round is released."""
+    return tails(composition, adjacency, "pld")[0] if adjacency == "add-remove" else 0.0
 
 
 def _with_tail(solve: Callable[[float], float], delta: float, tail: float) -> float:

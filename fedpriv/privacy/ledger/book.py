@@ -8,21 +8,21 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from fedpriv.errors import ConfigurationError, PrivacyError, UnsupportedAccounting
+from fedpriv.privacy.budget import Budget, check_delta
 from fedpriv.privacy.ledger import accounting, files
-from fedpriv.privacy.ledger.accounting import Accountant, Composition, Conversion
-from fedpriv.privacy.ledger.event import LedgerEvent, Unit
+from fedpriv.privacy.ledger.accounting import Accountant, Conversion
+from fedpriv.privacy.ledger.composition import Composition
+from fedpriv.privacy.ledger.event import LedgerEvent
 from fedpriv.privacy.ledger.exposed import Exposure, spoilt
 from fedpriv.privacy.ledger.exposure import exposure
 from fedpriv.privacy.ledger.rows import COLUMNS, row
 from fedpriv.privacy.ledger.statement import Statement, format_epsilon
-from fedpriv.privacy.mechanism import Adjacency
+from fedpriv.privacy.mechanism import Adjacency, Unit
 from fedpriv.privacy.numbers import is_real
 from fedpriv.threat import AUTHORITY, Coalition, Observer, ThreatModel, client, parties_of
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from fedpriv.privacy.budget import Budget
 
 __all__ = ["Ledger", "LedgerEvent"]
 
@@ -184,9 +184,11 @@ class Ledger:
             reason = found.why(index)
             participations = None if found.participations is None else found.participations[index]
             if amplified:
-                amplified = epsilon < spent(worst.unamplified(adjacency), chosen)
+                amplified = epsilon < accounting.in_full(worst, delta, adjacency, chosen, conversion)
                 if not amplified and unit == "client":
                     reason = "the cohort is hidden, but sampling amplifies nothing here: every release counts in full"
+                    if math.isinf(epsilon):
+                        reason = "a client that joins or leaves may decide whether a round is released"
                     reason += spoilt(accounting.tails(worst, adjacency, chosen), epsilon, delta) + found.caveat
             if chosen == "rdp":
                 rdp_epsilon = epsilon
@@ -273,8 +275,6 @@ class Ledger:
             UnsupportedAccounting: see :meth:`statement`.
             ConfigurationError: the budget's δ is not below one over the clients, or over the smallest client's records.
         """
-        from fedpriv.privacy.budget import check_delta
-
         units = self._units(budget.unit)
         if units is not None:
             check_delta(budget.delta, units, budget.unit)

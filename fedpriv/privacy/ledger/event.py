@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
 
 from fedpriv.errors import ConfigurationError
 from fedpriv.privacy.correlation import Correlation
-from fedpriv.privacy.mechanism import Adjacency, Outcome, RoundSpec, Share, ShareKind, Trust
+from fedpriv.privacy.mechanism import Adjacency, Outcome, RoundSpec, Share, ShareKind, Trust, Unit
 from fedpriv.privacy.sampling import SamplingRecord
 from fedpriv.randomness import NoiseSource
 from fedpriv.threat import client as party_of
-
-Unit: TypeAlias = Literal["client", "record"]
-"""Whose contribution is hidden: all data of a client, or one example of a client."""
 
 GAUSSIAN = "gaussian"
 DISCRETE_GAUSSIAN: ShareKind = "discrete-gaussian"
@@ -135,6 +131,11 @@ def _check_share(share: Share) -> None:
             value=share,
             remedy="Record what each client added.",
         )
+
+
+def fell_short(event: LedgerEvent) -> bool:
+    """Whether less noise was in a release than was planned."""
+    return event.contributors > 0 and event.noise_multiplier < event.planned_noise_multiplier * (1.0 - 1e-9)
 
 
 def event_of(

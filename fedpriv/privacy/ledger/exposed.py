@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from fedpriv.privacy.ledger.accounting import Composition
+from fedpriv.privacy.ledger.composition import Composition
 from fedpriv.threat import View
 
 BEFORE_NOISE = frozenset({View.UPDATES, View.EXACT_SUM, View.GROUP_SUMS})
@@ -51,18 +51,20 @@ class Exposure:
 
 
 def spoilt(tails: tuple[float, float], epsilon: float, delta: float) -> str:
-    """Words on cohorts outside their bounds that are too likely for sampling to amplify at this δ, and on what helps.
+    """Words on cohorts outside their bounds that are too likely for sampling to amplify at this δ, or at ε = ∞ for any
+    bound, and on what helps.
 
     At ε they cost (1 + e^ε) τ of δ.
     """
-    worth = 0.1 * delta / (1.0 + math.exp(min(epsilon, 700.0)))
+    nothing = "amplification nothing" if math.isfinite(epsilon) else "nothing"
+    worth = 0.1 * delta / (1.0 + math.exp(min(epsilon, 700.0) if math.isfinite(epsilon) else 0.0))
     sides = zip(tails, ("below min_cohort", "above max_cohort"), _REMEDIES, strict=True)
     there = [(min(1.0, tail), where, remedy) for tail, where, remedy in sides if tail >= worth and tail > 0.0]
     if not there:
         return ""
     chances = " and ".join(f"{where} with probability {tail:.2g}" for tail, where, _ in there)
     return (
-        f"; some cohort is {chances}, which at δ = {delta:g} leaves amplification nothing: "
+        f"; some cohort is {chances}, which at δ = {delta:g} leaves {nothing}: "
         f"{' and '.join(remedy for _, _, remedy in there)} would help"
     )
 

@@ -9,13 +9,13 @@ from dataclasses import replace
 
 from fedpriv.errors import UnsupportedAccounting
 from fedpriv.privacy.correlation import Correlation
-from fedpriv.privacy.ledger.accounting import Sampled
+from fedpriv.privacy.ledger.composition import Sampled
 from fedpriv.privacy.ledger.curves import Shares
-from fedpriv.privacy.ledger.event import GAUSSIAN, NON_PRIVATE, RANDOMIZED_RESPONSE, LedgerEvent, Response, Unit
+from fedpriv.privacy.ledger.event import GAUSSIAN, NON_PRIVATE, RANDOMIZED_RESPONSE, LedgerEvent, Response, fell_short
 from fedpriv.privacy.ledger.exposed import BEFORE_NOISE, ITSELF, MEMBERSHIP, NOTHING, RELEASED, Exposure
 from fedpriv.privacy.ledger.participation import Charge, Correlated, worst_placed
 from fedpriv.privacy.ledger.records import of_records
-from fedpriv.privacy.mechanism import Adjacency, Share
+from fedpriv.privacy.mechanism import Adjacency, Share, Unit
 from fedpriv.privacy.sampling import SamplingRecord
 from fedpriv.threat import CLIENT, Coalition, Observer, ThreatModel, View, parties_of
 
@@ -71,6 +71,12 @@ def exposure(
     events = [event for event in events if event.mechanism != NON_PRIVATE]  # what is left of these released nothing
     for event in events:
         _check(event, adjacency)
+        if adjacency == "add-remove" and not event.contributors and len(event.cohort) >= _least(event):
+            return Exposure(
+                compositions=None,
+                reason=f"in round {event.round + 1} too few clients were left for a release, which a client that joins "
+                "or leaves may decide",
+            )
     if View.GROUP_SUMS in seen and View.UPDATES not in seen and any(event.trust == "distributed" for event in events):
         raise UnsupportedAccounting(
             "How many shares of the noise are in a group's sum is not recorded.",
@@ -195,7 +201,7 @@ def _compose(
         compositions=compositions,
         reason="",
         local=bool(events) and all(event.trust == "local" for event in events),
-        caveat=("" if View.UPDATES in seen else _shortfall(noise_levels))
+        caveat=("" if View.UPDATES in seen else _shortfall(events, noise_levels))
         + ("" if not inside or not participant else ITSELF),
         noise=min(((planned, achieved) for planned, achieved, _ in noise_levels), key=_share_of_plan, default=None),
     )
@@ -265,23 +271,31 @@ def _share_of_plan(level: tuple[float, float]) -> float:
     return level[1] / level[0]
 
 
-def _shortfall(levels: Sequence[tuple[float, float, int]]) -> str:
+def _shortfall(events: Sequence[LedgerEvent], levels: Sequence[tuple[float, float, int]]) -> str:
+    """Words on noise below the planned one: less of it came, or the observer knows shares that the plan counts on."""
     short = [level for level in levels if level[1] < level[0] * (1.0 - 1e-9)]
     if not short:
         return ""
     planned, achieved = min(((planned, achieved) for planned, achieved, _ in short), key=_share_of_plan)
+    down = f"σ = {achieved:.4g} instead of {planned:.4g} times the clip norm"
+    lost = sum(event.count for event in events if fell_short(event))
+    if not lost:
+        return f"; the plan counts on shares that this observer knows, which leaves {down}"
     return (
-        f"; NOISE SHORTFALL: in {sum(level[2] for level in short)} of {sum(level[2] for level in levels)} releases the "
-        f"noise that counts fell below the planned one, down to σ = {achieved:.4g} instead of {planned:.4g} times the "
-        "clip norm"
+        f"; NOISE SHORTFALL: in {lost} of {sum(level[2] for level in levels)} releases the noise fell below the "
+        f"planned one, and what counts against this observer down to {down}"
     )
 
 
 def _starved(event: LedgerEvent) -> bool:
     """Whether a large enough cohort ended without a release: among whom it was too many dropped out."""
-    record = event.sampling
-    drawn = record is not None and record.rate < 1.0
-    return drawn and not event.contributors and len(event.cohort) >= max(1, record.min_cohort if record else 0)
+    drawn = event.sampling is not None and event.sampling.rate < 1.0
+    return drawn and not event.contributors and len(event.cohort) >= _least(event)
+
+
+def _least(event: LedgerEvent) -> int:
+    """From this size on a cohort is not too small by itself."""
+    return max(1, event.sampling.min_cohort if event.sampling else 0)
 
 
 def _amplifies(record: SamplingRecord, adjacency: Adjacency, participant: bool) -> bool:

@@ -14,7 +14,7 @@ from fedpriv.encoding import Reals
 from fedpriv.errors import ConfigurationError, UnsupportedAccounting
 from fedpriv.privacy.correlation import Correlation
 from fedpriv.privacy.ledger import curves
-from fedpriv.privacy.ledger.accounting import Composition
+from fedpriv.privacy.ledger.composition import Composition
 from fedpriv.privacy.ledger.curves import Shares
 from fedpriv.privacy.ledger.event import Response
 from fedpriv.privacy.mechanism import Adjacency

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from fedpriv.errors import UnsupportedAccounting
-from fedpriv.privacy.ledger.accounting import Composition, Sampled
+from fedpriv.privacy.ledger.composition import Composition, Sampled
 from fedpriv.privacy.ledger.event import GAUSSIAN, LedgerEvent
 from fedpriv.privacy.ledger.exposed import ITSELF, NOTHING, RELEASED, Exposure
 from fedpriv.threat import CLIENT, View

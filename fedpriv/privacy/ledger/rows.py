@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from fedpriv.privacy.correlation import Correlation
-from fedpriv.privacy.ledger.event import NON_PRIVATE, LedgerEvent, Response
+from fedpriv.privacy.ledger.event import NON_PRIVATE, LedgerEvent, Response, fell_short
 from fedpriv.privacy.mechanism import Share
 
 COLUMNS = (
@@ -30,8 +30,8 @@ COLUMNS = (
     "wrap",
     "words",
 )
-"""The columns of :attr:`Ledger.frame`: what an event says, the cohort as its size, the bound of the probability that a
-planned sum wraps (NaN: it cannot), and a sentence."""
+"""The columns of :attr:`Ledger.frame`: what an event says, rounds counted from 1 as in every table, the cohort as its
+size, the bound of the probability that a planned sum wraps (NaN: it cannot), and a sentence."""
 
 
 def row(event: LedgerEvent) -> dict[str, Any]:
@@ -39,6 +39,7 @@ def row(event: LedgerEvent) -> dict[str, Any]:
     own = {name: getattr(event, name) for name in COLUMNS if hasattr(event, name)}
     return {
         **own,
+        "round": event.round + 1,
         "sampling": event.sampling.kind if event.sampling else "unknown",
         "rate": event.sampling.rate if event.sampling else math.nan,
         "cohort": len(event.cohort),
@@ -57,7 +58,7 @@ def words(event: LedgerEvent) -> str:
     text = f"{_noise(event)}, {_cohort(event)}"
     if not event.contributors:
         return text + ": nothing was released" + ("" if event.trust != "distributed" else ", yet charged as planned")
-    if event.noise_multiplier < event.planned_noise_multiplier * (1.0 - 1e-9):
+    if fell_short(event):
         text += (
             f"; NOISE SHORTFALL: σ is {event.noise_multiplier / event.planned_noise_multiplier:.0%} of the planned one"
         )

@@ -7,8 +7,7 @@ import math
 from dataclasses import dataclass
 
 from fedpriv.privacy.ledger.accounting import Accountant, Conversion
-from fedpriv.privacy.ledger.event import Unit
-from fedpriv.privacy.mechanism import Adjacency
+from fedpriv.privacy.mechanism import Adjacency, Unit
 
 _NEIGHBOURS = {
     "zero-out": "zeroing one {unit}'s contribution",

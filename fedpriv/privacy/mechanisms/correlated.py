@@ -14,7 +14,8 @@ import numpy.typing as npt
 from fedpriv.encoding import MAX_SUM, Integers, Reals
 from fedpriv.errors import ConfigurationError, PlanError, PrivacyError
 from fedpriv.privacy.adaptive import AdaptiveClip
-from fedpriv.privacy.budget import Budget, planned_event, solve_noise_multiplier
+from fedpriv.privacy.budget import Budget
+from fedpriv.privacy.calibration import planned_event, solve_noise_multiplier
 from fedpriv.privacy.correlation import Correlation
 from fedpriv.privacy.ledger.event import GAUSSIAN, LedgerEvent, event_of
 from fedpriv.privacy.mechanism import Encoded, Outcome, Release, RoundSpec, Setting, Trust

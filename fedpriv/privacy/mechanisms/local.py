@@ -13,7 +13,8 @@ import numpy as np
 from fedpriv.encoding import MAX_SUM, FixedPoint, Integers, Reals
 from fedpriv.errors import ConfigurationError, PlanError
 from fedpriv.privacy.adaptive import AdaptiveClip
-from fedpriv.privacy.budget import Budget, planned_event, solve_noise_multiplier
+from fedpriv.privacy.budget import Budget
+from fedpriv.privacy.calibration import planned_event, solve_noise_multiplier
 from fedpriv.privacy.clipping import clip_rows, round_within
 from fedpriv.privacy.ledger.event import GAUSSIAN, LedgerEvent, event_of
 from fedpriv.privacy.mechanism import Encoded, Outcome, Release, RoundSpec, Setting, Trust

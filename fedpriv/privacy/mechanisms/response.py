@@ -15,7 +15,8 @@ import numpy.typing as npt
 
 from fedpriv.encoding import FixedPoint, Integers, Reals, require_finite
 from fedpriv.errors import CohortTooSmall, ConfigurationError, DataError, PlanError
-from fedpriv.privacy.budget import Budget, planned_event, solve_noise_multiplier
+from fedpriv.privacy.budget import Budget
+from fedpriv.privacy.calibration import planned_event, solve_noise_multiplier
 from fedpriv.privacy.ledger import Ledger
 from fedpriv.privacy.ledger.event import RANDOMIZED_RESPONSE, LedgerEvent, Response, event_of
 from fedpriv.privacy.mechanism import Adjacency, Encoded, Outcome, Release, RoundSpec, Setting, Trust

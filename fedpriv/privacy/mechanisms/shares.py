@@ -15,7 +15,8 @@ import numpy as np
 from fedpriv.encoding import Integers, Reals
 from fedpriv.errors import BudgetUnreachable, ConfigurationError, PlanError
 from fedpriv.privacy.adaptive import AdaptiveClip, augment, joint_norm, share_within
-from fedpriv.privacy.budget import Budget, planned_event, solve_noise_multiplier
+from fedpriv.privacy.budget import Budget
+from fedpriv.privacy.calibration import planned_event, solve_noise_multiplier
 from fedpriv.privacy.clipping import clip_rows, round_conditionally
 from fedpriv.privacy.ledger import Ledger
 from fedpriv.privacy.ledger.event import LedgerEvent, event_of
