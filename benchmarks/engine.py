@@ -20,62 +20,44 @@ import resource
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 import fedpriv as fp
 from benchmarks import Row, peers
-from fedpriv.aggregation.hosting import BLOCK
-from fedpriv.data import Client, Federation
-from fedpriv.engine.executors import Executor, Inline, torch_threads
+from benchmarks.engine_by_hand import by_hand_bmm, by_hand_loop, limit
+from benchmarks.engine_ground import (
+    BATCH,
+    FIRST,
+    MODELS,
+    RATE,
+    Point,
+    Training,
+    by_federation,
+    cohorts_of,
+    federation_of,
+    median_seconds,
+    resampled,
+)
+from fedpriv.data import Federation
+from fedpriv.engine.executors import Executor, Inline
 from fedpriv.engine.rounds import run_rounds
 from fedpriv.errors import FedprivError
-from fedpriv.learning import Broadcast
 from fedpriv.learning.paths import Batching
-from fedpriv.learning.update import ClientUpdate, Update
-from fedpriv.randomness import Streams
 
-if TYPE_CHECKING:
-    import torch
-
-BATCH, RATE = 10, 0.1
 PEERS = Path(__file__).with_name("engine_peers.py")
-FIRST = 2
-"""Rounds that are not counted."""
 POPULATIONS = (100, 1_000, 10_000, 100_000)
 QUICK_POPULATIONS = (100, 10_000)
 FIXED_COHORT = 50
 PRIVATE = (1000, 100)
 """Population and cohort of DP-SGD."""
-MODELS: dict[str, Callable[..., Any]] = {
-    "logistic": fp.models.logistic,
-    "mlp": partial(fp.models.mlp, hidden=(128,)),
-    "cnn": fp.models.cnn,
-}
-
-
-@dataclass(frozen=True)
-class Point:
-    """A model over a federation, so many clients a round."""
-
-    model: str
-    population: int
-    cohort: int
-    rounds: int
-    """That are counted, of the fast methods."""
-    slow: int
-    """Of the slow ones."""
-
-
 POINTS = (
     Point("logistic", 100, 10, 60, 20),
     Point("mlp", 100, 10, 60, 20),
@@ -88,8 +70,8 @@ QUICK = (Point("mlp", 1000, 100, 8, 2),)
 
 def rows(*, quick: bool) -> Iterator[Row]:
     """Rounds of each point, DP-SGD, growing populations."""
-    for points in _by_federation(QUICK if quick else POINTS):
-        federation = _federation(points[0])
+    for points in by_federation(QUICK if quick else POINTS):
+        federation = federation_of(points[0])
         beside = _peers(federation, points)
         for point in points:
             yield from _rounds(point, federation, beside, quick)
@@ -111,31 +93,6 @@ def _row(study: str, method: str, model: str, population: int, cohort: int, seco
         "updates_per_second": cohort / seconds,
         **{column: other.get(column) for column in columns},
     }
-
-
-# --- federations ------------------------------------------------------------------------------------------------------
-
-
-def resampled(population: int) -> Federation:
-    """Digits: every client draws 20 to 60 of the records, with replacement."""
-    digits = fp.data.digits(clients=1, seed=0)
-    (whole,) = digits.clients
-    rng = np.random.default_rng(0)
-    drawn = [rng.integers(0, len(whole), size) for size in rng.integers(20, 61, population).tolist()]
-    members = (Client(index=i, name=str(i), x=whole.x[rows], y=whole.y[rows]) for i, rows in enumerate(drawn))
-    return replace(digits, name="digits, resampled", clients=tuple(members))
-
-
-def _federation(point: Point) -> Federation:
-    return fp.data.mnist(clients=point.population, seed=0) if point.model == "cnn" else resampled(point.population)
-
-
-def _by_federation(points: Sequence[Point]) -> list[list[Point]]:
-    """Points that share their federation."""
-    groups: dict[tuple[bool, int], list[Point]] = {}
-    for point in points:
-        groups.setdefault((point.model == "cnn", point.population), []).append(point)
-    return list(groups.values())
 
 
 # --- peers ------------------------------------------------------------------------------------------------------------
@@ -162,7 +119,7 @@ def _peers(federation: Federation, points: Sequence[Point]) -> dict[tuple[str, s
 
 
 def _rounds(point: Point, federation: Federation, beside: dict[tuple[str, str], float], quick: bool) -> Iterator[Row]:
-    limits = {threads: _limit(point, federation, threads) for threads in (1, 2)}
+    limits = {threads: limit(point, federation, threads) for threads in (1, 2)}
     pfl, flower = beside.get(("pfl", point.model)), beside.get(("flower", point.model))
     loop = by_hand_loop(point, federation)
 
@@ -201,29 +158,6 @@ def _paths(model: str) -> tuple[Batching, ...]:
     return ("loop", "vmap") if model == "cnn" else ("loop", "vmap", "stacked")
 
 
-def _limit(point: Point, federation: Federation, threads: int) -> float:
-    """Seconds of a mean cohort's arithmetic at the speed of a large matrix product."""
-    import torch
-
-    per_record = _operations(point.model, federation)
-    with torch_threads(threads):
-        a, b = torch.rand(1024, 1024), torch.rand(1024, 1024)
-        spent = _least(lambda: a @ b, 15)
-    return per_record * float(federation.sizes.mean()) * point.cohort * spent / (2 * 1024**3)
-
-
-def _operations(model: str, federation: Federation) -> float:
-    """Floating-point operations of one record's step, forward and backward."""
-    import torch
-    from torch.utils.flop_counter import FlopCounterMode
-
-    module = MODELS[model](federation.shape, federation.classes)
-    x, y = torch.zeros(BATCH, *federation.shape), torch.zeros(BATCH, dtype=torch.int64)
-    with FlopCounterMode(display=False) as counter:
-        torch.nn.functional.cross_entropy(module(x), y).backward()  # type: ignore[no-untyped-call]
-    return float(counter.get_total_flops()) / BATCH
-
-
 def _plan(point: Point, batching: Batching) -> fp.Plan:
     return fp.Plan(
         model=MODELS[point.model],
@@ -248,140 +182,8 @@ def _training(point: Point, federation: Federation, batching: Batching) -> float
     """Seconds of a cohort's training, block by block as the engine has it."""
     work = Training.of(point, federation)
     client = fp.LocalSGD(epochs=1, batch_size=BATCH, learning_rate=RATE)
-    cohorts = _cohorts(point, point.slow if batching == "loop" else point.rounds)
-    return _median([partial(work.updates, client, cohort, batching) for cohort in cohorts])
-
-
-@dataclass(frozen=True)
-class Training:
-    """A model and a federation to train it on, without an engine."""
-
-    module: torch.nn.Module
-    broadcast: Broadcast
-    federation: Federation
-
-    @classmethod
-    def of(cls, point: Point, federation: Federation) -> Training:
-        module = fp.models.build(MODELS[point.model], federation.shape, federation.classes, seed=0)
-        return cls(module, Broadcast(parameters=fp.models.flatten(module)), federation)
-
-    def updates(self, client: ClientUpdate, cohort: npt.NDArray[np.int64], batching: Batching) -> list[Update]:
-        """Every client's, in order."""
-        done: list[Update] = []
-        with torch_threads(1):
-            for start in range(0, len(cohort), BLOCK):
-                block = [self.federation.clients[i] for i in cohort[start : start + BLOCK]]
-                rngs = Streams(0).generators("training", 0, [c.index for c in block])
-                states = [None] * len(block)
-                train: Any = client.train
-                done += train(self.module, self.broadcast, block, states, rngs, batching=batching)
-        return done
-
-
-def _cohorts(point: Point, rounds: int) -> list[npt.NDArray[np.int64]]:
-    rng = np.random.default_rng(1)
-    return [rng.choice(point.population, point.cohort, replace=False) for _ in range(FIRST + rounds)]
-
-
-def _median(actions: Sequence[Callable[[], object]]) -> float:
-    """Of the seconds that they take, the first ones left out."""
-    spent = []
-    for action in actions:
-        started = time.perf_counter()
-        action()
-        spent.append(time.perf_counter() - started)
-    return median(spent[FIRST:])
-
-
-def _least(action: Callable[[], object], repeats: int) -> float:
-    spent = []
-    for _ in range(repeats):
-        started = time.perf_counter()
-        action()
-        spent.append(time.perf_counter() - started)
-    return min(spent)
-
-
-# --- by hand ----------------------------------------------------------------------------------------------------------
-
-
-def by_hand_loop(point: Point, federation: Federation) -> float:
-    """Seconds of a round of the loop that everybody writes first."""
-    import torch
-
-    module = fp.models.build(MODELS[point.model], federation.shape, federation.classes, seed=0)
-    data = [(torch.tensor(c.x), torch.tensor(c.y)) for c in federation.clients]
-    weights = list(module.parameters())
-
-    def one_round(cohort: npt.NDArray[np.int64]) -> None:
-        start = [w.detach().clone() for w in weights]
-        mean = [torch.zeros_like(w) for w in start]
-        total = sum(len(data[i][1]) for i in cohort)
-        for i in cohort:
-            x, y = data[i]
-            with torch.no_grad():
-                for w, w0 in zip(weights, start, strict=True):
-                    w.copy_(w0)
-            for batch in torch.split(torch.randperm(len(y)), BATCH):
-                loss = torch.nn.functional.cross_entropy(module(x[batch]), y[batch])
-                for w, g in zip(weights, torch.autograd.grad(loss, weights), strict=True):
-                    w.data.sub_(g, alpha=RATE)
-            for m, w in zip(mean, weights, strict=True):
-                m.add_(w.detach(), alpha=len(y) / total)
-        with torch.no_grad():
-            for w, m in zip(weights, mean, strict=True):
-                w.copy_(m)
-
-    with torch_threads(1):
-        return _median([partial(one_round, cohort) for cohort in _cohorts(point, point.slow)])
-
-
-def by_hand_bmm(point: Point, federation: Federation) -> float:
-    """Seconds of a round of dense layers written out for this one task: all clients at once, padded to the longest."""
-    import torch
-
-    module = fp.models.build(MODELS[point.model], federation.shape, federation.classes, seed=0)
-    start = [w.detach() for w in module.parameters()]
-    data = [(c.x.reshape(len(c), -1), c.y) for c in federation.clients]
-    rng = np.random.default_rng(0)
-
-    def one_round(cohort: npt.NDArray[np.int64]) -> None:
-        sizes = np.array([len(data[i][1]) for i in cohort])
-        steps = -(-int(sizes.max()) // BATCH)
-        x = np.zeros((len(cohort), steps * BATCH, data[0][0].shape[1]), dtype=np.float32)
-        hot = np.zeros((len(cohort), steps * BATCH, federation.classes), dtype=np.float32)
-        for k, i in enumerate(cohort):
-            order = rng.permutation(sizes[k])
-            x[k, : sizes[k]] = data[i][0][order]
-            hot[k, np.arange(sizes[k]), data[i][1][order]] = 1
-        ws = [w.repeat(len(cohort), *(1,) * w.ndim) for w in start]
-        x_all, hot_all = torch.from_numpy(x), torch.from_numpy(hot)
-        for step in range(steps):
-            rows = slice(step * BATCH, (step + 1) * BATCH)
-            _dense_step(ws, x_all[:, rows], hot_all[:, rows])
-        shares = torch.from_numpy(sizes / sizes.sum()).float()
-        for w0, w in zip(start, ws, strict=True):
-            w0.copy_(torch.tensordot(shares, w, 1))
-
-    with torch_threads(1):
-        return _median([partial(one_round, cohort) for cohort in _cohorts(point, point.rounds)])
-
-
-def _dense_step(ws: Sequence[torch.Tensor], x: torch.Tensor, hot: torch.Tensor) -> None:
-    """One step of every client: weights ``ws[0::2]``, biases ``ws[1::2]``, ReLU between."""
-    import torch
-
-    passed = [x]
-    for k, (w, b) in enumerate(zip(ws[0::2], ws[1::2], strict=True)):
-        z = torch.baddbmm(b.unsqueeze(1), passed[-1], w.transpose(1, 2))
-        passed.append(z.relu_() if 2 * k + 2 < len(ws) else z)
-    inside = hot.sum(2, keepdim=True)
-    error = (passed.pop().softmax(2) - hot) * inside / inside.sum(1, keepdim=True).clamp_min(1)
-    for w, b, a in zip(reversed(ws[0::2]), reversed(ws[1::2]), reversed(passed), strict=True):
-        back = torch.bmm(error, w) * (a > 0) if a is not x else error
-        w.baddbmm_(error.transpose(1, 2), a, alpha=-RATE)
-        b.sub_(error.sum(1), alpha=RATE)
-        error = back
+    cohorts = cohorts_of(point, point.slow if batching == "loop" else point.rounds)
+    return median_seconds([partial(work.updates, client, cohort, batching) for cohort in cohorts])
 
 
 # --- DP-SGD -----------------------------------------------------------------------------------------------------------
@@ -403,8 +205,8 @@ def _dpsgd(model: str, quick: bool) -> Iterator[Row]:
     seconds, last = {}, {}
     ways: tuple[tuple[Batching, int], ...] = (("loop", point.slow), ("stacked", point.rounds))
     for batching, rounds in ways:
-        cohorts = _cohorts(point, rounds)
-        seconds[batching] = _median([partial(work.updates, client, cohort, batching) for cohort in cohorts])
+        cohorts = cohorts_of(point, rounds)
+        seconds[batching] = median_seconds([partial(work.updates, client, cohort, batching) for cohort in cohorts])
         last[batching] = np.stack([u.payload["delta"] for u in work.updates(client, cohorts[0], batching)])
     for batching, name in (("loop", "loop with Opacus"), ("stacked", "stacked")):
         yield _row(

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import Row
-from fedpriv.report.saving import provenance
+from fedpriv.report.saving import processor, provenance
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -25,18 +25,10 @@ def environment(*, suite: str, quick: bool, seconds: float) -> dict[str, Any]:
         "seconds": round(seconds, 1),
         **provenance(),
         "platform": f"{platform.system()} {platform.machine()}",
-        "cpu": cpu_model(),
+        "cpu": processor(),
         "cpus": os.cpu_count(),
         "commit": commit(),
     }
-
-
-def cpu_model() -> str:
-    """The processor's name, where the system tells it."""
-    information = Path("/proc/cpuinfo")
-    lines = information.read_text().splitlines() if information.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def commit() -> str:

@@ -1,18 +1,14 @@
 """Checkpoints: a run, written down every few rounds, from which it goes on bit for bit.
 
-A folder holds the checkpoints of one run, the two latest ones. A file is written beside its place, flushed to the disk
-and moved there in one step; it carries a hash over all of it.
+A folder holds the checkpoints of one run, the two latest ones; :mod:`fedpriv.engine.files` writes and reads them.
 """
 
 from __future__ import annotations
 
-import hashlib
-import io
 import json
 import os
 import re
 import tempfile
-import time
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,21 +17,17 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from fedpriv.encoding import Reals
+from fedpriv.engine import files
 from fedpriv.engine.resolution import Resolved
 from fedpriv.engine.rounds import RoundRecord, State, first_state, planned_events
 from fedpriv.engine.values import Reader, Writer
 from fedpriv.errors import CheckpointError, ConfigurationError
 from fedpriv.randomness import NoiseSource
 
-_FORMAT = b"fedpriv-checkpoint/1"
 _NAME = re.compile(r"round-\d{6,}\.checkpoint")
 _BEGUN = "begun.json"
 _KEEP = 2
-_PATIENCE = 5.0
-"""Seconds in which another run leaves the folder: that of a worker that is being ended, say."""
 _VERSIONS = ("fedpriv", "numpy", "torch")
 
 
@@ -110,7 +102,7 @@ class Checkpoint:
             raise CheckpointError(
                 "Checkpoints go into a folder.", value=str(folder), remedy="Name one that can be written to."
             ) from error
-        self._held = _hold(self.folder)
+        self._held = files.hold(self.folder)
 
     def close(self) -> None:
         """Leave the folder to others."""
@@ -125,7 +117,7 @@ class Checkpoint:
     def begin(self, round: int) -> None:
         """Note that a round begins. Only where its release could not be repeated."""
         if self._fresh:
-            _write(self.folder / _BEGUN, json.dumps({"round": round, "identity": self._identity}).encode())
+            files.write(self.folder / _BEGUN, json.dumps({"round": round, "identity": self._identity}).encode())
 
     def save(self, saved: Saved) -> None:
         """Write a checkpoint down; the one before the last is removed.
@@ -156,12 +148,7 @@ class Checkpoint:
             "mean": writer.write(saved.mean, "mean"),
         }
         lines = [json.dumps(head), str(len(saved.done)), *self._done, *self._events]
-        content = "\n".join(lines).encode()
-        arrays = io.BytesIO()
-        np.savez(arrays, *writer.arrays)
-        body = len(content).to_bytes(8, "little") + content + arrays.getvalue()
-        digest = hashlib.sha256(body).hexdigest().encode()
-        _write(self.folder / f"round-{len(saved.done):06d}.checkpoint", _FORMAT + b" " + digest + b"\n" + body)
+        files.write(self.folder / f"round-{len(saved.done):06d}.checkpoint", files.pack(lines, writer.arrays))
         for old in self._files()[_KEEP:]:
             old.unlink(missing_ok=True)
 
@@ -188,21 +175,22 @@ class Checkpoint:
         return saved
 
     def _latest(self) -> Saved | None:
-        files = self._files()
-        for number, file in enumerate(files):
+        there = self._files()
+        for number, file in enumerate(there):
             try:
-                head, lines, arrays = _read(file)
+                (first, *lines), arrays = files.read(file)
+                head = json.loads(first)
             except (OSError, ValueError, KeyError, EOFError) as error:
-                rest = "; the one before it is used." if number + 1 < len(files) else "."
+                rest = "; the one before it is used." if number + 1 < len(there) else "."
                 warnings.warn(f"The checkpoint {file} is damaged ({error}){rest}", RuntimeWarning, stacklevel=4)
                 continue
             self._check(file, head["identity"])
             self._compare_versions(file, head["versions"])
             return self._restored(head, lines, arrays)
-        if files:
+        if there:
             raise CheckpointError(
                 "One of the checkpoints in a folder can be read.",
-                value=[str(file) for file in files],
+                value=[str(file) for file in there],
                 remedy="Remove them to start anew.",
             )
         return None
@@ -274,40 +262,6 @@ class Checkpoint:
         return round
 
 
-def _hold(folder: Path) -> int | None:
-    """Hold a folder, by an open file that lets go of it when the process ends, however it does. What a write that was
-    killed had left is removed.
-
-    Raises:
-        CheckpointError: another run holds it.
-    """
-    try:
-        import fcntl
-    except ImportError:  # no such locks on this system
-        return None
-    held = os.open(folder, os.O_RDONLY)
-    deadline = time.monotonic() + _PATIENCE
-    while True:
-        try:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            if time.monotonic() < deadline:
-                time.sleep(0.05)
-                continue
-            os.close(held)
-            raise CheckpointError(
-                "A folder of checkpoints is used by one run at a time.",
-                value=str(folder),
-                remedy="Wait until the other one has ended, or name another folder.",
-            ) from error
-        except OSError:  # nor on some file systems
-            os.close(held)
-            return None
-        for left in folder.glob(".*.checkpoint.*"):
-            left.unlink(missing_ok=True)
-        return held
-
-
 def _federation(resolved: Resolved) -> dict[str, Any]:
     federation = resolved.federation
     return {"federation": {"name": federation.name, "sha256": federation.fingerprint}, "batching": resolved.batching}
@@ -358,52 +312,3 @@ def _differences(there: Any, here: Any, name: str = "") -> list[str]:
 def _short(value: Any) -> str:
     text = str(value["type"]) if isinstance(value, dict) and "type" in value else repr(value)
     return text if len(text) <= 60 else f"{text[:57]}…"
-
-
-def _read(file: Path) -> tuple[dict[str, Any], list[str], list[Any]]:
-    """The parts of a file.
-
-    Raises:
-        OSError, ValueError, KeyError: it is damaged.
-    """
-    first, _, body = file.read_bytes().partition(b"\n")
-    name, _, digest = first.partition(b" ")
-    if name != _FORMAT:
-        raise ValueError("it does not begin as one")
-    if hashlib.sha256(body).hexdigest().encode() != digest:
-        raise ValueError("its hash is another")
-    size = int.from_bytes(body[:8], "little")
-    head, *lines = body[8 : 8 + size].decode().split("\n")
-    with np.load(io.BytesIO(body[8 + size :]), allow_pickle=False) as archive:
-        arrays = [archive[f"arr_{number}"] for number in range(len(archive.files))]
-    return json.loads(head), lines, arrays
-
-
-def _write(path: Path, data: bytes) -> None:
-    """The whole file, or what was there before.
-
-    Raises:
-        CheckpointError: it cannot be written.
-    """
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        try:
-            with beside.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(beside, path)
-        finally:
-            beside.unlink(missing_ok=True)
-    except OSError as error:
-        raise CheckpointError(
-            "A checkpoint can be written down.",
-            value=f"{path}: {error.strerror or error}",
-            remedy="Make room, and run again: it goes on from the checkpoint before.",
-        ) from error
-    if hasattr(os, "O_DIRECTORY"):
-        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)

@@ -7,7 +7,7 @@ import json
 
 import numpy as np
 
-from fedpriv.engine.plan import describe
+from fedpriv.engine.description import describe
 from fedpriv.errors import ConfigurationError
 from fedpriv.learning.update import Broadcast
 from fedpriv.privacy.mechanism import RoundSpec

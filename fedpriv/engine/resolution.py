@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import torch
 
     from fedpriv.data import Federation
-    from fedpriv.learning.update import Vector
+    from fedpriv.learning.vector import Vector
 
 
 _SAID: set[str] = set()

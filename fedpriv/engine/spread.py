@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fedpriv.aggregation.hosting import Acted, Acting, Collect, blocks
 from fedpriv.aggregation.protocol import Inputs, Role, Sum
+from fedpriv.engine.staff import Staff
 from fedpriv.engine.workers import DONE, Command, Failed, Fresh, Worker, act, dumps, leave, receive, results, upload
 from fedpriv.errors import DecryptionFailed, RoundAborted, WorkerLost
 from fedpriv.network import Message
 from fedpriv.threat import Party
-
-if TYPE_CHECKING:
-    from fedpriv.engine.crews import WorkerCrew
 
 TRIES = 3
 """Homes that a block may have in an attempt; one that loses more is what kills the workers."""
@@ -27,8 +25,8 @@ class Spread:
     another worker, and hears again what it had heard. One that had acted falls silent for the rest of the attempt.
     """
 
-    def __init__(self, crew: WorkerCrew) -> None:
-        self._crew = crew
+    def __init__(self, staff: Staff) -> None:
+        self._staff = staff
         self.open({})
 
     def open(self, roles: Mapping[Party, Role]) -> None:
@@ -65,7 +63,7 @@ class Spread:
                 order.remove(number)
             return left
 
-        for answer in self._gather(upload, shares, stage, parcel=self._crew.parcel(dumps(inputs)), again=again):
+        for answer in self._gather(upload, shares, stage, parcel=self._staff.parcel(dumps(inputs)), again=again):
             if isinstance(answer, Acted):
                 sent.add(answer.party)
                 self._fresh.pop(answer.party, None)
@@ -103,7 +101,7 @@ class Spread:
         return [held[party] for party in parties if party in held]
 
     def close(self) -> None:
-        for worker in self._crew.workers:
+        for worker in self._staff.workers:
             worker.cancel()
             worker.tell(leave)
         self._fresh, self._outbox = {}, []
@@ -149,7 +147,7 @@ class Spread:
                     share = {number: todo.pop(number) for number in sorted(todo) if self._home[number] is worker}
                     doing[worker] = share
                     worker.ask(command, self._travelling(share), share, *arguments, parcel=parcel)
-                for worker, answer in self._crew.answers(doing):
+                for worker, answer in self._staff.answers(doing):
                     if answer is DONE:
                         del doing[worker]
                     elif isinstance(answer, Failed):
@@ -160,7 +158,7 @@ class Spread:
                     elif failed:  # the attempt is over; only what else goes wrong by the end is of interest
                         if isinstance(answer, WorkerLost):
                             del doing[worker]
-                            self._crew.replace(worker, answer)
+                            self._staff.replace(worker, answer)
                     elif isinstance(answer, WorkerLost):
                         self._lose(worker, answer)
                         parts = ((number, again(number, part)) for number, part in doing.pop(worker).items())
@@ -168,7 +166,7 @@ class Spread:
                     else:
                         yield answer
         finally:
-            self._crew.cancel(doing)
+            self._staff.cancel(doing)
         if failed:
             raise next((error for error in failed if isinstance(error, DecryptionFailed)), failed[0])
 
@@ -190,11 +188,11 @@ class Spread:
         self._moved.update(gone)
         if any(self._moved[number] == TRIES for number in gone):
             raise lost
-        self._crew.replace(worker, lost)
+        self._staff.replace(worker, lost)
         self._settle(gone)
 
     def _settle(self, numbers: Sequence[int]) -> None:
         """Give blocks a home."""
-        workers = self._crew.workers
+        workers = self._staff.workers
         self._home |= {number: workers[number % len(workers)] for number in numbers}
         self._absent.update(numbers)

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import torch
 
-from fedpriv.errors import FedprivError, TrainingFailed
-from fedpriv.learning.packing import Copies, Packed, numbers_per_row, stacks, turns
+from fedpriv.learning.packing import Copies, Packed, numbers_per_row, stacks, together, turns
 from fedpriv.learning.update import DELTA, Broadcast, Update, check_finite
 from fedpriv.threat import client as client_party
 
@@ -57,22 +56,13 @@ def _descend(
 ) -> list[Update]:
     device = next(model.parameters()).device
     batches = turns(clients, rngs, algorithm.batches)
-    try:
+    with together(clients):
         packed = Packed(clients, batches, device)
         copies = copies_of(way, model, len(clients))
         copies.load(broadcast.parameters)
         losses = _steps(algorithm, copies, packed)
         deltas = copies.flatten()
         deltas -= broadcast.parameters
-    except FedprivError:
-        raise
-    except Exception as error:
-        names = ", ".join(str(client_party(c.index)) for c in clients[:5]) + (", …" if len(clients) > 5 else "")
-        raise TrainingFailed(
-            "Training on clients' data ends with an update for each.",
-            value=f"one of {names} raised {type(error).__name__}: {error}",
-            remedy='The traceback shows where; batching="loop" trains one client after the other and names it.',
-        ) from error
     places = packed.places.tolist()
     check_finite(DELTA, deltas, [client_party(clients[i].index) for i in np.argsort(places)])
     means = (losses.double().cpu().numpy() / packed.counts.sum(axis=0)).tolist()

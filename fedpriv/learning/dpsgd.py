@@ -5,19 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fedpriv.errors import ConfigurationError, FedprivError, PlanError, TrainingFailed
+from fedpriv.errors import ConfigurationError, PlanError
 from fedpriv.learning import _check
 from fedpriv.learning.paths import Batching, Path, check, choose
 from fedpriv.learning.update import DELTA, Broadcast, ClientState, Update, check_finite, train_each
 from fedpriv.privacy.budget import Budget
 from fedpriv.privacy.calibration import solve_record_noise_multiplier
 from fedpriv.privacy.ledger.event import LedgerEvent, record_event
-from fedpriv.randomness import NoiseSource, os_gaussian, secret_bytes
+from fedpriv.randomness import NoiseSource, secret_bytes
 from fedpriv.threat import client as client_party
 
 if TYPE_CHECKING:
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
 
     from fedpriv.data import Client
     from fedpriv.learning.clipped import Clipped
+    from fedpriv.learning.noised import NoisedSteps
     from fedpriv.learning.packing import Rows
 
 
@@ -235,6 +235,7 @@ class DPSGD:
     ) -> Update:
         import torch
 
+        from fedpriv.learning.noised import noises
         from fedpriv.learning.packing import held
         from fedpriv.learning.vector import Layout
 
@@ -244,12 +245,12 @@ class DPSGD:
             layout.seed(secret_bytes(32))
         model.train()
         weights = [w for w in model.parameters() if w.requires_grad]
-        steps = _Steps(self, weights)
+        steps = self._noised_steps(weights)
         buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
         x, y = held(client, weights[0].device)
         batches = list(self.batches(len(client), rng))
         loss, visited = 0.0, 0
-        for batch, (noise,) in zip(batches, self._noises(steps.length, [rng]), strict=True):
+        for batch, (noise,) in zip(batches, noises(self.steps, steps.length, self.noise, [rng]), strict=True):
             sums = [torch.zeros_like(w) for w in weights]
             if len(batch):
                 rows = torch.from_numpy(batch).to(x.device)
@@ -267,24 +268,15 @@ class DPSGD:
         clients: Sequence[Client],
         rngs: Sequence[np.random.Generator],
     ) -> list[Update]:
-        from fedpriv.learning.packing import numbers_per_row, stacks, turns
+        from fedpriv.learning.packing import numbers_per_row, stacks, together, turns
 
         drawn = turns(clients, rngs, self.batches)
         largest = [max(map(len, batches)) for batches in drawn]
         updates: dict[int, Update] = {}
         for stack in stacks(largest, numbers_per_row(model, clients[0]), broadcast.parameters.size):
             members = [clients[i] for i in stack]
-            try:
+            with together(members):
                 done = self._train_stack(model, broadcast, members, [drawn[i] for i in stack], [rngs[i] for i in stack])
-            except FedprivError:
-                raise
-            except Exception as error:
-                names = ", ".join(client_party(c.index) for c in members[:5]) + (", …" if len(members) > 5 else "")
-                raise TrainingFailed(
-                    "Training on clients' data ends with an update for each.",
-                    value=f"one of {names} raised {type(error).__name__}: {error}",
-                    remedy='The traceback shows where; batching="loop" names the client.',
-                ) from error
             updates.update(zip(stack, done, strict=True))
         return [updates[i] for i in range(len(clients))]
 
@@ -299,6 +291,7 @@ class DPSGD:
         import torch
 
         from fedpriv.learning.clipped import clipped_stack
+        from fedpriv.learning.noised import noises
         from fedpriv.learning.packing import Packed
         from fedpriv.learning.stacked import Stacked
 
@@ -306,9 +299,10 @@ class DPSGD:
         # All take equally many steps, so that the order of a stack is the one given.
         packed, stack = Packed(clients, batches, device), Stacked(model, len(clients))
         stack.load(broadcast.parameters)
-        steps = _Steps(self, stack.parameters, axis=1)
+        steps = self._noised_steps(stack.parameters, axis=1)
         loss = torch.zeros(len(clients), device=device)
-        for batch, noise in zip(packed, self._noises(steps.length, rngs), strict=True):
+        drawn = noises(self.steps, steps.length, self.noise, rngs)
+        for batch, noise in zip(packed, drawn, strict=True):
             sums, losses = clipped_stack(stack, batch.x, batch.y, batch.mask, self.clip_norm)
             loss += losses.sum(1)
             steps.take(sums, noise.to(device))
@@ -322,31 +316,15 @@ class DPSGD:
 
     def batches(self, examples: int, rng: np.random.Generator) -> Iterator[Rows]:
         """The records of each step's batch: each by a coin of its own, from ``rng`` or the operating system."""
-        for steps in _blocks(self.steps, examples):
-            if self.noise == "os":
-                words = np.frombuffer(secret_bytes(8 * steps * examples), dtype="<u8")
-                uniform = ((words >> np.uint64(11)) * 2.0**-53).reshape(steps, examples)
-            else:
-                uniform = rng.random((steps, examples))
-            step, row = np.nonzero(uniform < self.sampling_rate)
-            edges = np.searchsorted(step, np.arange(steps + 1)).tolist()
-            yield from (row[start:end] for start, end in pairwise(edges))
+        from fedpriv.learning import noised
 
-    def _noises(self, length: int, rngs: Sequence[np.random.Generator]) -> Iterator[torch.Tensor]:
-        """Each step's standard normal noise ``[n, length] float32``: each client's from its own generator, or the OS.
+        return noised.batches(self.steps, examples, self.sampling_rate, self.noise, rng)
 
-        A generator is read step after step once it has drawn all of the client's batches, whoever trains beside it.
-        """
-        import torch
+    def _noised_steps(self, weights: Sequence[torch.Tensor], axis: int = 0) -> NoisedSteps:
+        from fedpriv.learning.noised import NoisedSteps
 
-        for steps in _blocks(self.steps, len(rngs) * length):
-            drawn = np.empty((len(rngs), steps, length), dtype=np.float32)
-            for own, rng in zip(drawn, rngs, strict=True):
-                if self.noise == "os":
-                    own[:] = os_gaussian(own.size).reshape(own.shape)
-                else:
-                    rng.standard_normal(dtype=np.float32, out=own)
-            yield from torch.from_numpy(drawn).unbind(1)
+        scale = self._multiplier() * self.clip_norm
+        return NoisedSteps(self, weights, scale=scale, divisor=self.expected_batch, axis=axis)
 
     def _multiplier(self) -> float:
         if self.noise_multiplier is None:
@@ -362,55 +340,3 @@ class DPSGD:
         if visited:
             metrics["loss"] = loss / visited
         return Update(payload={DELTA: delta}, events=(self.participation(client),), metrics=metrics)
-
-
-_AT_ONCE = 2**18
-"""Numbers that are drawn together: they stay in the processor's cache until they are used."""
-
-
-def _blocks(steps: int, numbers: int) -> Iterator[int]:
-    """How many steps to draw for at a time, of so many numbers each; the draws do not depend on it."""
-    many = max(1, _AT_ONCE // max(1, numbers))
-    for start in range(0, steps, many):
-        yield min(many, steps - start)
-
-
-class _Steps:
-    """Noise, divide, move: of one client, or of several along the first axis.
-
-    Args:
-        algorithm: settled.
-        weights: the trainable parameters; they are moved in place.
-        axis: how many axes stand in front of a parameter's own.
-    """
-
-    def __init__(self, algorithm: DPSGD, weights: Sequence[torch.Tensor], axis: int = 0) -> None:
-        import torch
-
-        self.algorithm, self.weights, self.axis = algorithm, weights, axis
-        self.sizes = [w.shape[axis:].numel() for w in weights]
-        self.length = sum(self.sizes)
-        self.scale = algorithm._multiplier() * algorithm.clip_norm
-        self.velocities = [torch.zeros_like(w) for w in weights] if algorithm.momentum else []
-        self.anchors = [w.detach().clone() for w in weights] if algorithm.proximal else []
-
-    def take(self, sums: Sequence[torch.Tensor], noise: torch.Tensor) -> None:
-        """One step.
-
-        Args:
-            sums: of clipped gradients, shaped like the weights; they are used up.
-            noise: ``[…, length]`` standard normal.
-        """
-        import torch
-
-        algorithm = self.algorithm
-        with torch.no_grad():
-            for i, (w, g, z) in enumerate(zip(self.weights, sums, torch.split(noise, self.sizes, dim=-1), strict=True)):
-                g.add_(z.view(w.shape), alpha=self.scale).div_(algorithm.expected_batch)
-                if algorithm.weight_decay:
-                    g.add_(w, alpha=algorithm.weight_decay)
-                if algorithm.proximal:
-                    g.add_(w - self.anchors[i], alpha=algorithm.proximal)
-                if algorithm.momentum:
-                    g = self.velocities[i].mul_(algorithm.momentum).add_(g)
-                w.sub_(g, alpha=algorithm.learning_rate)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 from weakref import WeakKeyDictionary
@@ -17,13 +18,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from fedpriv.errors import FedprivError
-from fedpriv.learning.vector import Layout
+from fedpriv.errors import FedprivError, TrainingFailed
+from fedpriv.learning.vector import Layout, Vector
 from fedpriv.threat import client as client_party
 
 if TYPE_CHECKING:
     from fedpriv.data import Client
-    from fedpriv.learning.update import Vector
 
 Rows: TypeAlias = npt.NDArray[np.int64]
 """``[b] int64``: the records of a batch, as positions in the client's data."""
@@ -180,6 +180,27 @@ def turns(clients: Sequence[Client], rngs: Sequence[np.random.Generator], draw: 
             error.add_note(f"While {client_party(client.index)} trained.")
             raise
     return made
+
+
+@contextmanager
+def together(clients: Sequence[Client]) -> Iterator[None]:
+    """Training of clients as one: an error is of one of them, nobody knows of which.
+
+    Raises:
+        TrainingFailed: something inside raised; it names the clients, and the cause is chained.
+        FedprivError: something inside raised one; it passes.
+    """
+    try:
+        yield
+    except FedprivError:
+        raise
+    except Exception as error:
+        names = ", ".join(str(client_party(c.index)) for c in clients[:5]) + (", …" if len(clients) > 5 else "")
+        raise TrainingFailed(
+            "Training on clients' data ends with an update for each.",
+            value=f"one of {names} raised {type(error).__name__}: {error}",
+            remedy='The traceback shows where; batching="loop" trains one client after the other and names it.',
+        ) from error
 
 
 def stacks(rows: Sequence[int], numbers_per_row: int, parameters: int) -> list[list[int]]:

@@ -16,7 +16,8 @@ import numpy as np
 from fedpriv.encoding import Reals
 from fedpriv.errors import ConfigurationError, NonFiniteInput
 from fedpriv.learning import _check
-from fedpriv.learning.update import DELTA, Broadcast, Vector
+from fedpriv.learning.update import DELTA, Broadcast
+from fedpriv.learning.vector import Vector
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -143,11 +143,11 @@ class LocalSGD:
         import torch
 
         from fedpriv.learning.packing import reader
+        from fedpriv.learning.steps import Steps
 
         layout.load(start)
         weights = [w for w in layout.tensors() if w.requires_grad]
-        anchors = [w.detach().clone() for w in weights] if self.proximal else []
-        velocities = [torch.zeros_like(w) for w in weights] if self.momentum else []
+        steps = Steps(self, weights)
         read = reader(client, weights[0].device)
 
         losses, sizes = [], []
@@ -156,16 +156,7 @@ class LocalSGD:
             loss = torch.nn.functional.cross_entropy(model(x), y)
             # Not materialize_grads, which takes longer to look for zeros than they do to make.
             gradients = torch.autograd.grad(loss, weights, allow_unused=True)
-            with torch.no_grad():
-                for i, (w, found) in enumerate(zip(weights, gradients, strict=True)):
-                    g = torch.zeros_like(w) if found is None else found
-                    if self.weight_decay:
-                        g = g.add(w, alpha=self.weight_decay)
-                    if self.proximal:
-                        g = g.add(w - anchors[i], alpha=self.proximal)
-                    if self.momentum:
-                        g = velocities[i].mul_(self.momentum).add_(g)
-                    w.sub_(g, alpha=self.learning_rate)
+            steps.take([torch.zeros_like(w) if g is None else g for w, g in zip(weights, gradients, strict=True)])
             losses.append(loss.detach())
             sizes.append(len(y))
 

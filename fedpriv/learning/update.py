@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fedpriv.errors import ConfigurationError, FedprivError, NonFiniteInput, TrainingFailed
+from fedpriv.learning.vector import Layout, Vector
 from fedpriv.threat import Party
 from fedpriv.threat import client as client_party
 
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from fedpriv.data import Client
     from fedpriv.privacy.ledger import LedgerEvent
 
-Vector: TypeAlias = npt.NDArray[np.float32]
 ClientState: TypeAlias = Any
 """Whatever stays with a client between rounds (control variates, a private head); None where nothing does."""
 
@@ -144,8 +144,6 @@ def train_each(
 def _turns(model: torch.nn.Module | None) -> Callable[[np.random.Generator], AbstractContextManager[None]]:
     if model is None:  # a plan without a model (a mean of vectors) needs no torch
         return lambda _: nullcontext()
-    from fedpriv.learning.vector import Layout
-
     return Layout(model).turn
 
 

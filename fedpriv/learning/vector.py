@@ -10,17 +10,17 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 from fedpriv.errors import ConfigurationError
 
 if TYPE_CHECKING:
     import torch
 
-    from fedpriv.learning.update import Vector
-
+Vector: TypeAlias = npt.NDArray[np.float32]
 
 _WORDS = 624
 """Of a Mersenne twister's state; torch keeps each in 64 bits, after 24 bytes about the seed and the position."""

@@ -36,6 +36,14 @@ def provenance() -> dict[str, Any]:
     return {"fedpriv": __version__, "python": platform.python_version(), "packages": versions}
 
 
+def processor() -> str:
+    """The processor's name, where the system tells it."""
+    information = Path("/proc/cpuinfo")
+    lines = information.read_text().splitlines() if information.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
 def save(
     folder: str | Path,
     *,

@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias
 
 from fedpriv.engine.checkpoint import Done
-from fedpriv.engine.plan import describe
+from fedpriv.engine.description import describe
 from fedpriv.engine.resolution import Resolved
 from fedpriv.engine.rounds import RoundRecord, State, planned_events
 from fedpriv.errors import BudgetUnreachable, ConfigurationError
-from fedpriv.learning.update import Vector
+from fedpriv.learning.vector import Vector
 from fedpriv.privacy.budget import Budget
 from fedpriv.privacy.ledger import Ledger, LedgerEvent
 from fedpriv.randomness import NoiseSource

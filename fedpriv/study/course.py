@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from fedpriv.engine.checkpoint import Checkpoint, Done, Saved
 from fedpriv.engine.resolution import Resolved
 from fedpriv.engine.rounds import RoundState, State, first_state
-from fedpriv.learning.update import Vector
+from fedpriv.learning.vector import Vector
 from fedpriv.randomness import NoiseSource
 from fedpriv.study import callbacks as between
 from fedpriv.study.callbacks import Callback, Progress

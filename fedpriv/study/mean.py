@@ -16,7 +16,8 @@ from fedpriv.encoding import Reals
 from fedpriv.engine.plan import Plan
 from fedpriv.errors import DataError
 from fedpriv.learning.server import RoundInfo
-from fedpriv.learning.update import Broadcast, ClientState, Update, Vector
+from fedpriv.learning.update import Broadcast, ClientState, Update
+from fedpriv.learning.vector import Vector
 from fedpriv.network import Network
 from fedpriv.privacy.ledger import Ledger
 from fedpriv.privacy.mechanism import Adjacency, Mechanism

@@ -20,7 +20,7 @@ from fedpriv.engine.resolution import Resolved
 from fedpriv.engine.rounds import RoundRecord, RoundState, run_rounds
 from fedpriv.engine.training import Device, device_of
 from fedpriv.errors import ConfigurationError, PlanError, UnsupportedAccounting
-from fedpriv.learning.update import Vector
+from fedpriv.learning.vector import Vector
 from fedpriv.privacy.ledger import Ledger
 from fedpriv.randomness import NoiseSource, Streams
 from fedpriv.study import callbacks as between

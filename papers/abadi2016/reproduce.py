@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
-import csv
-import json
-import os
-import platform
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -23,7 +18,8 @@ from fedpriv.data import federate
 from fedpriv.learning.update import Update
 from fedpriv.privacy import record_event
 from fedpriv.privacy.ledger import LedgerEvent
-from fedpriv.report.saving import provenance
+from fedpriv.report import reproduction
+from fedpriv.report.reproduction import Row
 
 HERE = Path(__file__).resolve().parent
 DELTA = 1e-5
@@ -40,7 +36,6 @@ COLUMNS = (
     *("item", "epsilon", "noise_multiplier", "pca_noise_multiplier", "epochs", "seed", "published", "fedpriv"),
     *("epsilon_rdp_classic", "epsilon_rdp", "epsilon_pld", "seconds"),
 )
-Row = dict[str, Any]
 Floats = npt.NDArray[np.float32]
 
 
@@ -232,44 +227,17 @@ def row_of(case: Row) -> Row:
 
 
 def published(item: str) -> list[Row]:
-    with (HERE / "published.csv").open(encoding="utf-8", newline="") as file:
-        return [row for row in csv.DictReader(file) if row["item"] == item]
+    return reproduction.read(HERE / "published.csv", item=item)
 
 
-def read(path: Path) -> list[Row]:
-    if not path.exists():
-        return []
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(line for line in file if not line.startswith("#")))
-
-
-def write(path: Path, rows: Iterable[Row]) -> None:
+def write(path: Path, rows: Sequence[Row]) -> None:
     """All rows at once, after each run: whatever is finished counts."""
-    with path.open("w", encoding="utf-8", newline="") as file:
-        file.write(f"# {json.dumps(environment())}\n")
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-
-
-def environment() -> Row:
-    known = provenance()
-    return {
-        "fedpriv": known["fedpriv"],
-        "python": known["python"],
-        **{name: known["packages"].get(name) for name in ("numpy", "torch", "dp-accounting")},
-        "platform": f"{platform.system()} {platform.machine()}",
-        "processor": processor(),
-        "cpus": os.cpu_count(),
-    }
-
-
-def processor() -> str:
-    """The processor's name, where the system tells it."""
-    information = Path("/proc/cpuinfo")
-    lines = information.read_text().splitlines() if information.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
+    reproduction.write(
+        path,
+        rows,
+        columns=COLUMNS,
+        environment=reproduction.environment("numpy", "torch", "dp-accounting", machine=True),
+    )
 
 
 def still(cases: Iterable[Row], seeds: Sequence[int], finished: Iterable[Row]) -> Iterator[tuple[Row, int]]:
@@ -279,13 +247,11 @@ def still(cases: Iterable[Row], seeds: Sequence[int], finished: Iterable[Row]) -
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="the accountant, and ten lots on small data")
-    parser.add_argument("--output", type=Path, help="the CSV file to write; without --quick, measured.csv")
+    parser = reproduction.parser(__doc__, quick="the accountant, and ten lots on small data")
     parser.add_argument("--epsilons", nargs="*", help='train only for these: 0.5, 2, 8, or "none" without privacy')
     parser.add_argument("--seeds", nargs="+", type=int, default=SEEDS, help="only these")
     chosen = parser.parse_args(arguments)
-    target = chosen.output or (None if chosen.quick else HERE / "measured.csv")
+    target = reproduction.target(chosen, HERE)
     rows: list[Row] = []
 
     def tell(row: Row) -> None:
@@ -300,7 +266,7 @@ def main(arguments: list[str] | None = None) -> int:
         tell(train(cases[0], 0, held, epochs=2, steps=10, rate=0.1, lot=144))
     else:
         assert target is not None
-        rows += [row for row in read(target) if row["item"] == "accuracy"]
+        rows += reproduction.read(target, item="accuracy") if target.exists() else []
         wanted = [case for case in cases if chosen.epsilons is None or (case["epsilon"] or "none") in chosen.epsilons]
         held = fp.data.mnist(clients=1, seed=0)
         for case, seed in still(wanted, chosen.seeds, [row for row in rows if row["item"] == "accuracy"]):

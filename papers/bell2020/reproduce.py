@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
-import csv
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 from fedpriv.aggregation.secagg.graph import regular_graph
+from fedpriv.report import reproduction
 
 HERE = Path(__file__).resolve().parent
 QUICK = 10**4
@@ -17,34 +16,32 @@ QUICK = 10**4
 
 def rows(*, quick: bool) -> Iterator[dict[str, object]]:
     """A row for each published case."""
-    with (HERE / "published.csv").open(encoding="utf-8", newline="") as file:
-        for case in csv.DictReader(file):
-            if quick and int(case["participants"]) > QUICK:
-                continue
-            found = regular_graph(
-                int(case["participants"]),
-                corrupt=float(case["corrupt"]),
-                dropout=float(case["dropout"]),
-                semi_malicious=case["adversary"] == "semi-malicious",
-            )
-            published = (int(case["degree"]), int(case["threshold"]))
-            yield {
-                **{name: case[name] for name in ("corrupt", "dropout", "adversary", "participants")},
-                "published_degree": published[0],
-                "published_threshold": published[1],
-                "degree": found.degree,
-                "threshold": found.threshold,
-                "agrees": "yes" if (found.degree, found.threshold) == published else "no",
-                "privacy_failure_bits": f"{found.privacy_failure_bits:.2f}",
-                "correctness_failure_bits": f"{found.correctness_failure_bits:.2f}",
-            }
+    for case in reproduction.read(HERE / "published.csv"):
+        if quick and int(case["participants"]) > QUICK:
+            continue
+        found = regular_graph(
+            int(case["participants"]),
+            corrupt=float(case["corrupt"]),
+            dropout=float(case["dropout"]),
+            semi_malicious=case["adversary"] == "semi-malicious",
+        )
+        published = (int(case["degree"]), int(case["threshold"]))
+        yield {
+            **{name: case[name] for name in ("corrupt", "dropout", "adversary", "participants")},
+            "published_degree": published[0],
+            "published_threshold": published[1],
+            "degree": found.degree,
+            "threshold": found.threshold,
+            "agrees": "yes" if (found.degree, found.threshold) == published else "no",
+            "privacy_failure_bits": f"{found.privacy_failure_bits:.2f}",
+            "correctness_failure_bits": f"{found.correctness_failure_bits:.2f}",
+        }
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help=f"at most {QUICK} participants; written nowhere by itself")
-    parser.add_argument("--output", type=Path, help="the CSV file to write; without --quick, measured.csv")
-    chosen = parser.parse_args(arguments)
+    chosen = reproduction.parser(__doc__, quick=f"at most {QUICK} participants; written nowhere by itself").parse_args(
+        arguments
+    )
     table = list(rows(quick=chosen.quick))
     for row in table:
         pair, published = (f"{row[f'{kind}degree']},{row[f'{kind}threshold']}" for kind in ("", "published_"))
@@ -53,12 +50,9 @@ def main(arguments: list[str] | None = None) -> int:
             f"(k,t) {pair:>10}  published {published:>10}  {'' if row['agrees'] == 'yes' else 'DIFFERS'}".rstrip()
         )
     print(f"{sum(row['agrees'] == 'yes' for row in table)} of {len(table)} agree.")
-    target = chosen.output or (None if chosen.quick else HERE / "measured.csv")
+    target = reproduction.target(chosen, HERE)
     if target:
-        with target.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, list(table[0]), lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(table)
+        reproduction.write(target, table)
     return 0
 
 

@@ -5,12 +5,7 @@
 
 from __future__ import annotations
 
-import argparse
-import csv
-import json
 import math
-import os
-import platform
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -26,7 +21,7 @@ from fedpriv.aggregation.secagg import messages as m
 from fedpriv.crypto import agreement, envelope, wire
 from fedpriv.encoding import Integers, Ring
 from fedpriv.network import Network, StageCost, Wire
-from fedpriv.report.saving import provenance
+from fedpriv.report import reproduction
 from fedpriv.threat import CLIENT, SERVER, Party, client, client_index
 
 HERE = Path(__file__).resolve().parent
@@ -162,36 +157,14 @@ def _growth(at: Mapping[float, float]) -> float:
 
 
 def published(item: str, n: int | None = None) -> list[dict[str, str]]:
-    with (HERE / "published.csv").open(encoding="utf-8", newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row["item"] == item]
+    rows = reproduction.read(HERE / "published.csv", item=item)
     return [row for row in rows if n is None or int(row["participants"]) == n]
 
 
-def environment() -> Mapping[str, object]:
-    known = provenance()
-    return {
-        "fedpriv": known["fedpriv"],
-        "python": known["python"],
-        **{name: known["packages"][name] for name in ("numpy", "cryptography")},
-        "platform": f"{platform.system()} {platform.machine()}",
-        "processor": processor(),
-        "cpus": os.cpu_count(),
-    }
-
-
-def processor() -> str:
-    """The processor's name, where the system tells it."""
-    information = Path("/proc/cpuinfo")
-    lines = information.read_text().splitlines() if information.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
-
-
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="small rounds for the server; written nowhere by itself")
-    parser.add_argument("--output", type=Path, help="the CSV file to write; without --quick, measured.csv")
-    chosen = parser.parse_args(arguments)
+    chosen = reproduction.parser(__doc__, quick="small rounds for the server; written nowhere by itself").parse_args(
+        arguments
+    )
     sizes = [(40, 10_000)] if chosen.quick else [(100, 100_000), (500, 100_000)]
     table = []
     for row in (*expansion(), *(row for size in sizes for row in server(*size))):
@@ -201,13 +174,9 @@ def main(arguments: list[str] | None = None) -> int:
             flush=True,
         )
         table.append(vars(row))
-    target = chosen.output or (None if chosen.quick else HERE / "measured.csv")
+    target = reproduction.target(chosen, HERE)
     if target:
-        with target.open("w", encoding="utf-8", newline="") as file:
-            file.write(f"# {json.dumps(environment())}\n")
-            writer = csv.DictWriter(file, list(table[0]), lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(table)
+        reproduction.write(target, table, environment=reproduction.environment("numpy", "cryptography", machine=True))
     return 0
 
 

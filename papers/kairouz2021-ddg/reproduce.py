@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import argparse
-import csv
-import json
 import math
-import platform
 import statistics
 import sys
 import time
@@ -25,7 +21,7 @@ import fedpriv as fp
 from fedpriv.errors import BudgetUnreachable, PlanError, RoundAborted
 from fedpriv.privacy.mechanism import Share
 from fedpriv.privacy.mechanisms import DistributedDiscreteGaussian, DistributedSkellam
-from fedpriv.report.saving import provenance
+from fedpriv.report import reproduction
 
 HERE = Path(__file__).resolve().parent
 DIMENSION, PADDED = 250, 256
@@ -311,29 +307,10 @@ def digits(value: float) -> float:
     return float(f"{value:.4g}")
 
 
-def environment() -> dict[str, object]:
-    known = provenance()
-    return {
-        "fedpriv": known["fedpriv"],
-        "python": known["python"],
-        **{name: known["packages"][name] for name in ("numpy", "cryptography", "dp-accounting")},
-        "processor": processor(),
-    }
-
-
-def processor() -> str:
-    """The processor's name, where the system tells it."""
-    information = Path("/proc/cpuinfo")
-    lines = information.read_text().splitlines() if information.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
-
-
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="seven cells, once each; written nowhere by itself")
-    parser.add_argument("--output", type=Path, help="the CSV file to write; without --quick, measured.csv")
-    chosen = parser.parse_args(arguments)
+    chosen = reproduction.parser(__doc__, quick="seven cells, once each; written nowhere by itself").parse_args(
+        arguments
+    )
     table = []
     for cell in cells(quick=chosen.quick):
         row = measure(cell, 1 if chosen.quick else REPEATS)
@@ -348,13 +325,11 @@ def main(arguments: list[str] | None = None) -> int:
             flush=True,
         )
         table.append(vars(row))
-    target = chosen.output or (None if chosen.quick else HERE / "measured.csv")
+    target = reproduction.target(chosen, HERE)
     if target:
-        with target.open("w", encoding="utf-8", newline="") as file:
-            file.write(f"# {json.dumps(environment(), ensure_ascii=False)}\n")
-            writer = csv.DictWriter(file, list(table[0]), lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(table)
+        reproduction.write(
+            target, table, environment=reproduction.environment("numpy", "cryptography", "dp-accounting")
+        )
     return 0
 
 

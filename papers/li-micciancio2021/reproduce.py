@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
-import csv
-import json
-import platform
 import statistics
 import sys
 import time
@@ -20,7 +16,7 @@ import numpy.typing as npt
 from fedpriv import attacks
 from fedpriv.crypto import lattice
 from fedpriv.crypto.lattice import raw, ring
-from fedpriv.report.saving import provenance
+from fedpriv.report import reproduction
 
 HERE = Path(__file__).resolve().parent
 CLIENTS = 10
@@ -264,31 +260,10 @@ def measure(setting: Setting, trials: int) -> Iterator[Row]:
         )
 
 
-def environment() -> dict[str, object]:
-    known = provenance()
-    return {
-        "fedpriv": known["fedpriv"],
-        "python": known["python"],
-        **{name: known["packages"][name] for name in ("numpy", "tenseal")},
-        "processor": processor(),
-    }
-
-
-def processor() -> str:
-    """The processor's name, where the system tells it."""
-    information = Path("/proc/cpuinfo")
-    lines = information.read_text().splitlines() if information.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
-
-
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--quick", action="store_true", help=f"one key for each setting up to degree {QUICK}; written nowhere by itself"
-    )
-    parser.add_argument("--output", type=Path, help="the CSV file to write; without --quick, measured.csv")
-    chosen = parser.parse_args(arguments)
+    chosen = reproduction.parser(
+        __doc__, quick=f"one key for each setting up to degree {QUICK}; written nowhere by itself"
+    ).parse_args(arguments)
     table = []
     wanted = [setting for setting in settings() if setting.degree <= QUICK or not chosen.quick]
     for row in (row for setting in wanted for row in measure(setting, 1 if chosen.quick else TRIALS)):
@@ -299,13 +274,9 @@ def main(arguments: list[str] | None = None) -> int:
             flush=True,
         )
         table.append(vars(row))
-    target = chosen.output or (None if chosen.quick else HERE / "measured.csv")
+    target = reproduction.target(chosen, HERE)
     if target:
-        with target.open("w", encoding="utf-8", newline="") as file:
-            file.write(f"# {json.dumps(environment())}\n")
-            writer = csv.DictWriter(file, list(table[0]), lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(table)
+        reproduction.write(target, table, environment=reproduction.environment("numpy", "tenseal"))
     return 0
 
 

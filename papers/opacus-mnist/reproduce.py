@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
-import csv
-import json
-import os
-import platform
 import statistics
 import sys
 import time
@@ -21,7 +16,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import fedpriv as fp
 from fedpriv.data import federate
-from fedpriv.report.saving import provenance
+from fedpriv.report import reproduction
+from fedpriv.report.reproduction import Row
 
 HERE = Path(__file__).resolve().parent
 DELTA = 1e-5
@@ -38,7 +34,6 @@ COLUMNS = (
     *("row", "seed", "epochs", "steps", "accuracy", "seconds"),
     *("epsilon_rdp_classic", "epsilon_rdp", "epsilon_pld", "published_epsilon", "published_accuracy"),
 )
-Row = dict[str, Any]
 
 
 class MaxPool(nn.Module):
@@ -204,44 +199,17 @@ def summary(rows: Iterable[Row], case: Row) -> str:
 
 
 def published() -> dict[str, Row]:
-    with (HERE / "published.csv").open(encoding="utf-8", newline="") as file:
-        return {row["row"]: row for row in csv.DictReader(file)}
+    return {row["row"]: row for row in reproduction.read(HERE / "published.csv")}
 
 
-def read(path: Path) -> list[Row]:
-    if not path.exists():
-        return []
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(line for line in file if not line.startswith("#")))
-
-
-def write(path: Path, rows: Iterable[Row]) -> None:
+def write(path: Path, rows: Sequence[Row]) -> None:
     """All rows at once, after each run: whatever is finished counts."""
-    with path.open("w", encoding="utf-8", newline="") as file:
-        file.write(f"# {json.dumps(environment())}\n")
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-
-
-def environment() -> Row:
-    known = provenance()
-    return {
-        "fedpriv": known["fedpriv"],
-        "python": known["python"],
-        **{name: known["packages"].get(name) for name in ("numpy", "torch", "opacus", "dp-accounting")},
-        "platform": f"{platform.system()} {platform.machine()}",
-        "processor": processor(),
-        "cpus": os.cpu_count(),
-    }
-
-
-def processor() -> str:
-    """The processor's name, where the system tells it."""
-    information = Path("/proc/cpuinfo")
-    lines = information.read_text().splitlines() if information.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
+    reproduction.write(
+        path,
+        rows,
+        columns=COLUMNS,
+        environment=reproduction.environment("numpy", "torch", "opacus", "dp-accounting", machine=True),
+    )
 
 
 def jobs(cases: Sequence[str], seeds: Sequence[int], finished: Iterable[Row]) -> Iterator[tuple[str, int]]:
@@ -251,15 +219,13 @@ def jobs(cases: Sequence[str], seeds: Sequence[int], finished: Iterable[Row]) ->
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="every ε, and ten steps on small data")
-    parser.add_argument("--output", type=Path, help="the CSV file to write; without --quick, measured.csv")
+    parser = reproduction.parser(__doc__, quick="every ε, and ten steps on small data")
     parser.add_argument("--rows", nargs="+", default=ORDER, choices=ORDER, help="only these")
     parser.add_argument("--seeds", nargs="+", type=int, default=SEEDS, help="only these")
     parser.add_argument("--opacus", action="store_true", help="by Opacus alone, for comparison: into opacus.csv")
     chosen = parser.parse_args(arguments)
     table = published()
-    target = chosen.output or (None if chosen.quick else HERE / ("opacus.csv" if chosen.opacus else "measured.csv"))
+    target = reproduction.target(chosen, HERE, "opacus.csv" if chosen.opacus else "measured.csv")
     trained = train_by_opacus if chosen.opacus else train
     rows: list[Row] = []
     for name in ORDER:
@@ -271,7 +237,7 @@ def main(arguments: list[str] | None = None) -> int:
         rows.append(train(table["eps 1.16"], 0, small, epochs=1, steps=10, batch=6))
     else:
         assert target is not None
-        rows += [row for row in read(target) if row["accuracy"]]
+        rows += [row for row in reproduction.read(target) if row["accuracy"]] if target.exists() else []
         federation = mnist()
         for name, seed in jobs(chosen.rows, chosen.seeds, rows):
             found = trained(table[name], seed, federation, epochs=int(table[name]["epochs"]), steps=STEPS, batch=BATCH)

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import argparse
-import csv
-import json
 import math
-import platform
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -21,7 +17,7 @@ from fedpriv.aggregation.homomorphic.paillier import COUNTER_BITS, Lanes
 from fedpriv.aggregation.protocol import Terms
 from fedpriv.crypto import paillier
 from fedpriv.encoding import Bounded, Integers
-from fedpriv.report.saving import provenance
+from fedpriv.report import reproduction
 
 HERE = Path(__file__).resolve().parent
 KEYS, BITS, COHORTS = (2048, 3072), (8, 16, 20, 24), (2, 10, 100)
@@ -162,33 +158,13 @@ def significant(value: float) -> float:
 
 
 def published(item: str) -> list[dict[str, str]]:
-    with (HERE / "published.csv").open(encoding="utf-8", newline="") as file:
-        return [row for row in csv.DictReader(file) if row["item"] == item]
-
-
-def environment() -> dict[str, object]:
-    known = provenance()
-    return {
-        "fedpriv": known["fedpriv"],
-        "python": known["python"],
-        **{name: known["packages"][name] for name in ("numpy", "phe", "gmpy2")},
-        "processor": processor(),
-    }
-
-
-def processor() -> str:
-    """The processor's name, where the system tells it."""
-    information = Path("/proc/cpuinfo")
-    lines = information.read_text().splitlines() if information.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
+    return reproduction.read(HERE / "published.csv", item=item)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="few values at 2048 bits; written nowhere by itself")
-    parser.add_argument("--output", type=Path, help="the CSV file to write; without --quick, measured.csv")
-    chosen = parser.parse_args(arguments)
+    chosen = reproduction.parser(__doc__, quick="few values at 2048 bits; written nowhere by itself").parse_args(
+        arguments
+    )
     keys, singles, packs = (KEYS[:1], 16, 3) if chosen.quick else (KEYS, 200, 50)
     table = []
     for row in (*packing(), *(row for bits in keys for row in costs(bits, singles=singles, packs=packs))):
@@ -199,13 +175,9 @@ def main(arguments: list[str] | None = None) -> int:
             flush=True,
         )
         table.append(vars(row))
-    target = chosen.output or (None if chosen.quick else HERE / "measured.csv")
+    target = reproduction.target(chosen, HERE)
     if target:
-        with target.open("w", encoding="utf-8", newline="") as file:
-            file.write(f"# {json.dumps(environment())}\n")
-            writer = csv.DictWriter(file, list(table[0]), lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(table)
+        reproduction.write(target, table, environment=reproduction.environment("numpy", "phe", "gmpy2"))
     return 0
 
 

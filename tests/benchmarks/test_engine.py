@@ -10,9 +10,10 @@ import pytest
 import torch
 
 import fedpriv as fp
-from benchmarks import Row, engine, peers
+from benchmarks import Row, engine, engine_by_hand, peers
+from benchmarks.engine_ground import RATE, Point, resampled
 
-POINT = engine.Point("mlp", 20, 4, 2, 1)
+POINT = Point("mlp", 20, 4, 2, 1)
 
 
 @pytest.fixture
@@ -58,14 +59,14 @@ def test_methods_stand_beside_peers_and_the_limit(monkeypatch: pytest.MonkeyPatc
 
 def test_without_peers_their_columns_are_empty(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(peers, "measure", lambda *_: iter(()))
-    assert engine._peers(engine.resampled(3), [POINT]) == {}
+    assert engine._peers(resampled(3), [POINT]) == {}
 
 
 def test_operations_of_a_record() -> None:
     """Forward, and of the backward pass what weights and hidden units need: 2 per multiplication and addition."""
-    federation = engine.resampled(3)
-    assert engine._operations("logistic", federation) == 2 * 2 * 640
-    assert engine._operations("mlp", federation) == 2 * (2 * (64 * 128 + 1280) + 1280)
+    federation = resampled(3)
+    assert engine_by_hand.operations("logistic", federation) == 2 * 2 * 640
+    assert engine_by_hand.operations("mlp", federation) == 2 * (2 * (64 * 128 + 1280) + 1280)
 
 
 def test_the_reference_by_hand_is_sgd() -> None:
@@ -75,9 +76,9 @@ def test_the_reference_by_hand_is_sgd() -> None:
     hot = torch.nn.functional.one_hot(labels, 3).float()
     hot[1, 2:] = 0
     stacked = [p.detach().repeat(2, *(1,) * p.ndim) for p in module.parameters()]
-    engine._dense_step(stacked, x, hot)
+    engine_by_hand.dense_step(stacked, x, hot)
     for k, size in enumerate(sizes):
         loss = torch.nn.functional.cross_entropy(module(x[k, :size]), labels[k, :size])
         gradients = torch.autograd.grad(loss, list(module.parameters()))
         for p, g, s in zip(module.parameters(), gradients, stacked, strict=True):
-            torch.testing.assert_close(s[k], p - engine.RATE * g)
+            torch.testing.assert_close(s[k], p - RATE * g)

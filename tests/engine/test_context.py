@@ -11,7 +11,7 @@ from algorithms import Make, execute
 
 import fedpriv as fp
 from fedpriv.engine.context import digest, serialise
-from fedpriv.engine.plan import describe
+from fedpriv.engine.description import describe
 from fedpriv.errors import ConfigurationError
 from fedpriv.learning.update import Broadcast
 from fedpriv.privacy.correlation import Correlation

@@ -13,6 +13,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from outcomes import TIMINGS
 
 import fedpriv as fp
 from fedpriv.cli import main
@@ -21,7 +22,6 @@ from fedpriv.errors import CheckpointError, PlanError
 Make = Callable[..., fp.Plan]
 pytestmark = pytest.mark.xdist_group("studies")  # they share what they have run
 
-TIMINGS = ["client_seconds", "train_seconds", "server_seconds", "wall_seconds", "seconds", "evaluate_seconds"]
 NOISED = fp.CentralGaussian(clip_norm=1.0, noise_multiplier=2.0)
 STUDY = """
 from dataclasses import dataclass
