@@ -157,7 +157,7 @@ class TestSelect:
         with pytest.raises(ConfigurationError, match="without a model"):
             tuned(federation, {"a": planned(model=None)}, {RATE: [0.1]})
 
-    @pytest.mark.parametrize("options", [{"charge_tuning": True}, {"tune_seeds": [5]}])
+    @pytest.mark.parametrize("options", [{"charge_tuning": True}, {"tune_seeds": [5]}, {"held_out": 0.3}])
     def test_nothing_to_tune(self, options: Any, federation: Any, planned: Make) -> None:
         with pytest.raises(ConfigurationError, match="Nothing is tuned"):
             fp.compare(federation, {"a": planned()}, seeds=[0], **options)
