@@ -5,8 +5,8 @@ FedAvg on digits, resampled to 20 to 60 records a client, one epoch of SGD in ba
 encoding, the exact integer sum, the server's step, the ledger and the record; then with every message real.
 ``to_limit``: how many times the arithmetic limit a round takes, which is the measured GEMM of as many threads (1024³,
 float32) and the floating-point operations of the cohort's records without padding. pfl, the loop by hand and everything
-that does not say otherwise have one thread; Flower has two actors. Medians of rounds after the first ones; where load
-comes and goes, so do ratios.
+that does not say otherwise have one thread; Flower has two actors. Medians of rounds after the first ones. Methods in
+this process and on one thread take turns; where load comes and goes, ratios to the others do, too.
 
 DP-SGD is compared with one client after the other under Opacus (``to_loop``), with the largest difference of an update.
 Populations grow at a fixed cohort of 50: ``to_first`` is the cost of a round beside that of the smallest population,
@@ -22,6 +22,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -38,13 +39,16 @@ from benchmarks.engine_ground import (
     FIRST,
     MODELS,
     RATE,
+    TURNS,
+    Method,
     Point,
     Training,
     by_federation,
     cohorts_of,
     federation_of,
-    median_seconds,
+    in_turns,
     resampled,
+    seconds_of,
 )
 from fedpriv.data import Federation
 from fedpriv.engine.executors import Executor, Inline
@@ -59,13 +63,13 @@ FIXED_COHORT = 50
 PRIVATE = (1000, 100)
 """Population and cohort of DP-SGD."""
 POINTS = (
-    Point("logistic", 100, 10, 60, 20),
-    Point("mlp", 100, 10, 60, 20),
-    Point("logistic", 1000, 100, 40, 8),
-    Point("mlp", 1000, 100, 40, 8),
-    Point("cnn", 100, 10, 4, 3),
+    Point("logistic", 100, 10, 15, 5),
+    Point("mlp", 100, 10, 15, 5),
+    Point("logistic", 1000, 100, 10, 2),
+    Point("mlp", 1000, 100, 10, 2),
+    Point("cnn", 100, 10, 2, 2),
 )
-QUICK = (Point("mlp", 1000, 100, 8, 2),)
+QUICK = (Point("mlp", 1000, 100, 4, 1),)
 
 
 def rows(*, quick: bool) -> Iterator[Row]:
@@ -109,7 +113,7 @@ def _peers(federation: Federation, points: Sequence[Point]) -> dict[tuple[str, s
         for peer in ("pfl", "flower"):
             # Flower starts Ray anew for each point, and its actors are new then.
             for part in [points] if peer == "pfl" else [[point] for point in points]:
-                wanted |= {"peer": peer, "points": [(p.model, p.cohort, p.slow) for p in part]}
+                wanted |= {"peer": peer, "points": [(p.model, p.cohort, TURNS * p.slow) for p in part]}
                 for row in peers.measure(peer, PEERS, json.dumps(wanted)):
                     found[peer, str(row["model"])] = float(row["seconds"] or 0)
     return found
@@ -121,7 +125,8 @@ def _peers(federation: Federation, points: Sequence[Point]) -> dict[tuple[str, s
 def _rounds(point: Point, federation: Federation, beside: dict[tuple[str, str], float], quick: bool) -> Iterator[Row]:
     limits = {threads: limit(point, federation, threads) for threads in (1, 2)}
     pfl, flower = beside.get(("pfl", point.model)), beside.get(("flower", point.model))
-    loop = by_hand_loop(point, federation)
+    found = in_turns(_on_one_thread(point, federation), 1 if quick else TURNS)
+    loop = found["torch loop by hand"]
 
     def row(method: str, seconds: float, threads: int = 1) -> Row:
         return _row(
@@ -138,24 +143,30 @@ def _rounds(point: Point, federation: Federation, beside: dict[tuple[str, str], 
         yield row("pfl", pfl)
     if flower:
         yield row("flower, 2 actors", flower, 2)
-    yield row("torch loop by hand", loop)
-    if point.model != "cnn":
-        yield row("bmm by hand", by_hand_bmm(point, federation))
-    for batching in _paths(point.model):
-        yield row(f"train, {batching}", _training(point, federation, batching))
-        yield row(f"engine, {batching}", _engine(point, federation, batching, Inline()))
-    yield row("engine, auto, 2 threads", _engine(point, federation, "auto", Inline(threads=2)), 2)
-    yield row("engine, auto, real PlainSum", _engine(point, federation, "auto", Inline(), ideal=False))
+    for method, seconds in found.items():
+        yield row(method, seconds)
+    elsewhere: dict[str, Executor] = {"2 threads": Inline(threads=2)}
     if not quick:
-        yield row("engine, auto, Processes(2)", _engine(point, federation, "auto", fp.Processes(2)), 2)
+        elsewhere |= {"Processes(2)": fp.Processes(2), "Ray, 2 workers": fp.Ray(workers=2)}
+    many = replace(point, rounds=TURNS * point.rounds)  # in one turn: workers take long to start
+    for name, executor in elsewhere.items():
         try:
-            yield row("engine, auto, Ray, 2 workers", _engine(point, federation, "auto", fp.Ray(workers=2)), 2)
+            yield row(f"engine, auto, {name}", median(_engine(many, federation, "auto", executor, 0)), 2)
         except FedprivError as error:
-            print(f"SKIPPED: Ray is not measured: {error}", file=sys.stderr)
+            print(f"SKIPPED: {name} is not measured: {error}", file=sys.stderr)
 
 
-def _paths(model: str) -> tuple[Batching, ...]:
-    return ("loop", "vmap") if model == "cnn" else ("loop", "vmap", "stacked")
+def _on_one_thread(point: Point, federation: Federation) -> dict[str, Method]:
+    methods: dict[str, Method] = {"torch loop by hand": partial(by_hand_loop, point, federation)}
+    paths: tuple[Batching, ...] = ("loop", "vmap")
+    if point.model != "cnn":
+        methods["bmm by hand"] = partial(by_hand_bmm, point, federation)
+        paths += ("stacked",)
+    for batching in paths:
+        methods[f"train, {batching}"] = partial(_training, point, federation, batching)
+        methods[f"engine, {batching}"] = partial(_engine, point, federation, batching, Inline())
+    methods["engine, auto, real PlainSum"] = partial(_engine, point, federation, "auto", Inline(), ideal=False)
+    return methods
 
 
 def _plan(point: Point, batching: Batching) -> fp.Plan:
@@ -170,20 +181,20 @@ def _plan(point: Point, batching: Batching) -> fp.Plan:
 
 
 def _engine(
-    point: Point, federation: Federation, batching: Batching, executor: Executor, *, ideal: bool = True
-) -> float:
-    """Seconds of the whole engine's round."""
+    point: Point, federation: Federation, batching: Batching, executor: Executor, turn: int, *, ideal: bool = True
+) -> list[float]:
+    """Seconds of the whole engine's rounds."""
     resolved = _plan(point, batching).resolve(federation)
-    ends = [time.perf_counter() for _ in run_rounds(resolved, seed=0, ideal=ideal, executor=executor)]
-    return median(b - a for a, b in zip(ends[FIRST - 1 :], ends[FIRST:], strict=False))
+    ends = [time.perf_counter() for _ in run_rounds(resolved, seed=turn, ideal=ideal, executor=executor)]
+    return [b - a for a, b in zip(ends[FIRST - 1 :], ends[FIRST:], strict=False)]
 
 
-def _training(point: Point, federation: Federation, batching: Batching) -> float:
+def _training(point: Point, federation: Federation, batching: Batching, turn: int) -> list[float]:
     """Seconds of a cohort's training, block by block as the engine has it."""
     work = Training.of(point, federation)
     client = fp.LocalSGD(epochs=1, batch_size=BATCH, learning_rate=RATE)
-    cohorts = cohorts_of(point, point.slow if batching == "loop" else point.rounds)
-    return median_seconds([partial(work.updates, client, cohort, batching) for cohort in cohorts])
+    cohorts = cohorts_of(point, point.slow if batching == "loop" else point.rounds, turn)
+    return seconds_of([partial(work.updates, client, cohort, batching) for cohort in cohorts])
 
 
 # --- DP-SGD -----------------------------------------------------------------------------------------------------------
@@ -191,7 +202,7 @@ def _training(point: Point, federation: Federation, batching: Batching) -> float
 
 def _dpsgd(model: str, quick: bool) -> Iterator[Row]:
     """Stacked beside the loop that has Opacus' per-example gradients."""
-    point = Point(model, *PRIVATE, 3 if quick else 10, 1 if quick else 5)
+    point = Point(model, *PRIVATE, 3, 1)
     client = fp.DPSGD(
         learning_rate=RATE,
         clip_norm=1.0,
@@ -202,17 +213,24 @@ def _dpsgd(model: str, quick: bool) -> Iterator[Row]:
         steps=4,
     )
     work = Training.of(point, resampled(point.population))
-    seconds, last = {}, {}
-    ways: tuple[tuple[Batching, int], ...] = (("loop", point.slow), ("stacked", point.rounds))
-    for batching, rounds in ways:
-        cohorts = cohorts_of(point, rounds)
-        seconds[batching] = median_seconds([partial(work.updates, client, cohort, batching) for cohort in cohorts])
-        last[batching] = np.stack([u.payload["delta"] for u in work.updates(client, cohorts[0], batching)])
-    for batching, name in (("loop", "loop with Opacus"), ("stacked", "stacked")):
+
+    def rounds(batching: Batching, count: int, turn: int) -> list[float]:
+        return seconds_of([partial(work.updates, client, c, batching) for c in cohorts_of(point, count, turn)])
+
+    ways: dict[str, tuple[Batching, int]] = {
+        "loop with Opacus": ("loop", point.slow),
+        "stacked": ("stacked", point.rounds),
+    }
+    seconds = in_turns({name: partial(rounds, *way) for name, way in ways.items()}, 1 if quick else TURNS)
+    (cohort, *_) = cohorts_of(point, 0, 0)
+    last = {
+        n: np.stack([u.payload["delta"] for u in work.updates(client, cohort, way)]) for n, (way, _) in ways.items()
+    }
+    for name in ways:
         yield _row(
-            *("dp-sgd", name, model, point.population, point.cohort, seconds[batching]),
-            to_loop=seconds["loop"] / seconds[batching],
-            difference=float(np.abs(last[batching] - last["loop"]).max()),
+            *("dp-sgd", name, model, point.population, point.cohort, seconds[name]),
+            to_loop=seconds["loop with Opacus"] / seconds[name],
+            difference=float(np.abs(last[name] - last["loop with Opacus"]).max()),
         )
 
 
@@ -237,7 +255,7 @@ def _growth(populations: Sequence[int], rounds: int) -> Iterator[Row]:
 def _grown(population: int, rounds: int) -> tuple[float, int, int]:
     """Seconds of a round, the process's peak and the records' bytes."""
     federation = resampled(population)
-    seconds = _engine(Point("mlp", population, FIXED_COHORT, rounds, rounds), federation, "auto", Inline())
+    seconds = median(_engine(Point("mlp", population, FIXED_COHORT, rounds, rounds), federation, "auto", Inline(), 0))
     peak = _peak()
     return seconds, peak, sum(client.x.nbytes + client.y.nbytes for client in federation.clients)
 

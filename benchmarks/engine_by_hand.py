@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 import fedpriv as fp
-from benchmarks.engine_ground import BATCH, MODELS, RATE, Point, cohorts_of, median_seconds
+from benchmarks.engine_ground import BATCH, MODELS, RATE, Point, cohorts_of, seconds_of
 from fedpriv.data import Federation
 from fedpriv.engine.executors import torch_threads
 
@@ -51,8 +51,8 @@ def _least(action: Callable[[], object], repeats: int) -> float:
     return min(spent)
 
 
-def by_hand_loop(point: Point, federation: Federation) -> float:
-    """Seconds of a round of the loop that everybody writes first."""
+def by_hand_loop(point: Point, federation: Federation, turn: int) -> list[float]:
+    """Seconds of rounds of the loop that everybody writes first."""
     import torch
 
     module = fp.models.build(MODELS[point.model], federation.shape, federation.classes, seed=0)
@@ -79,11 +79,11 @@ def by_hand_loop(point: Point, federation: Federation) -> float:
                 w.copy_(m)
 
     with torch_threads(1):
-        return median_seconds([partial(one_round, cohort) for cohort in cohorts_of(point, point.slow)])
+        return seconds_of([partial(one_round, cohort) for cohort in cohorts_of(point, point.slow, turn)])
 
 
-def by_hand_bmm(point: Point, federation: Federation) -> float:
-    """Seconds of a round of dense layers written out for this one task: all clients at once, padded to the longest."""
+def by_hand_bmm(point: Point, federation: Federation, turn: int) -> list[float]:
+    """Seconds of rounds of dense layers written out for this one task: all clients at once, padded to the longest."""
     import torch
 
     module = fp.models.build(MODELS[point.model], federation.shape, federation.classes, seed=0)
@@ -110,7 +110,7 @@ def by_hand_bmm(point: Point, federation: Federation) -> float:
             w0.copy_(torch.tensordot(shares, w, 1))
 
     with torch_threads(1):
-        return median_seconds([partial(one_round, cohort) for cohort in cohorts_of(point, point.rounds)])
+        return seconds_of([partial(one_round, cohort) for cohort in cohorts_of(point, point.rounds, turn)])
 
 
 def dense_step(ws: Sequence[torch.Tensor], x: torch.Tensor, hot: torch.Tensor) -> None:

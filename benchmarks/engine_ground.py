@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +26,10 @@ if TYPE_CHECKING:
 
 BATCH, RATE = 10, 0.1
 FIRST = 2
-"""Rounds that are not counted."""
+"""Rounds that are not counted, of each turn."""
+TURNS = 4
+Method: TypeAlias = Callable[[int], list[float]]
+"""The turn's number → seconds of its rounds that are counted."""
 MODELS: dict[str, Callable[..., Any]] = {
     "logistic": fp.models.logistic,
     "mlp": partial(fp.models.mlp, hidden=(128,)),
@@ -42,7 +45,7 @@ class Point:
     population: int
     cohort: int
     rounds: int
-    """That are counted, of the fast methods."""
+    """That are counted in a turn, of the fast methods."""
     slow: int
     """Of the slow ones."""
 
@@ -95,16 +98,25 @@ class Training:
         return done
 
 
-def cohorts_of(point: Point, rounds: int) -> list[npt.NDArray[np.int64]]:
-    rng = np.random.default_rng(1)
+def cohorts_of(point: Point, rounds: int, turn: int) -> list[npt.NDArray[np.int64]]:
+    rng = np.random.default_rng(turn)
     return [rng.choice(point.population, point.cohort, replace=False) for _ in range(FIRST + rounds)]
 
 
-def median_seconds(actions: Sequence[Callable[[], object]]) -> float:
-    """Of the seconds that they take, the first ones left out."""
+def seconds_of(actions: Sequence[Callable[[], object]]) -> list[float]:
+    """What each takes, the first ones left out."""
     spent = []
     for action in actions:
         started = time.perf_counter()
         action()
         spent.append(time.perf_counter() - started)
-    return median(spent[FIRST:])
+    return spent[FIRST:]
+
+
+def in_turns(methods: Mapping[str, Method], turns: int = TURNS) -> dict[str, float]:
+    """Each method's median seconds of a round. They take turns, since a machine's speed drifts within minutes."""
+    spent: dict[str, list[float]] = {name: [] for name in methods}
+    for turn in range(turns):
+        for name, method in methods.items():
+            spent[name] += method(turn)
+    return {name: median(seconds) for name, seconds in spent.items()}
