@@ -5,8 +5,8 @@ FedAvg on digits, resampled to 20 to 60 records a client, one epoch of SGD in ba
 encoding, the exact integer sum, the server's step, the ledger and the record; then with every message real.
 ``to_limit``: how many times the arithmetic limit a round takes, which is the measured GEMM of as many threads (1024³,
 float32) and the floating-point operations of the cohort's records without padding. pfl, the loop by hand and everything
-that does not say otherwise have one thread; Flower has two actors. Medians of rounds after the first ones. Methods in
-this process and on one thread take turns; where load comes and goes, ratios to the others do, too.
+that does not say otherwise have one thread; Flower has two actors. Medians of rounds after the first ones. Methods on
+one thread, pfl among them, take turns; where load comes and goes, ratios to the others do, too.
 
 DP-SGD is compared with one client after the other under Opacus (``to_loop``), with the largest difference of an update.
 Populations grow at a fixed cohort of 50: ``to_first`` is the cost of a round beside that of the smallest population,
@@ -65,8 +65,8 @@ PRIVATE = (1000, 100)
 POINTS = (
     Point("logistic", 100, 10, 15, 5),
     Point("mlp", 100, 10, 15, 5),
-    Point("logistic", 1000, 100, 10, 2),
-    Point("mlp", 1000, 100, 10, 2),
+    Point("logistic", 1000, 100, 10, 4),
+    Point("mlp", 1000, 100, 10, 4),
     Point("cnn", 100, 10, 2, 2),
 )
 QUICK = (Point("mlp", 1000, 100, 4, 1),)
@@ -76,9 +76,10 @@ def rows(*, quick: bool) -> Iterator[Row]:
     """Rounds of each point, DP-SGD, growing populations."""
     for points in by_federation(QUICK if quick else POINTS):
         federation = federation_of(points[0])
-        beside = _peers(federation, points)
-        for point in points:
-            yield from _rounds(point, federation, beside, quick)
+        with tempfile.TemporaryDirectory() as folder:
+            for_peers = _saved(federation, Path(folder) / "data.npz")
+            for point in points:
+                yield from _rounds(point, federation, for_peers, quick)
     for model in ("logistic", "mlp"):
         yield from _dpsgd(model, quick)
     yield from _growth(QUICK_POPULATIONS if quick else POPULATIONS, 20 if quick else 60)
@@ -102,31 +103,31 @@ def _row(study: str, method: str, model: str, population: int, cohort: int, seco
 # --- peers ------------------------------------------------------------------------------------------------------------
 
 
-def _peers(federation: Federation, points: Sequence[Point]) -> dict[tuple[str, str], float]:
-    """(peer, model) → seconds of a round; without their environment there are none."""
-    found: dict[tuple[str, str], float] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "data.npz"
-        x, y = (np.concatenate([getattr(client, name) for client in federation.clients]) for name in ("x", "y"))
-        np.savez(path, x=x, y=y, ends=np.cumsum(federation.sizes))
-        wanted: dict[str, Any] = {"data": str(path), "batch": BATCH, "rate": RATE}
-        for peer in ("pfl", "flower"):
-            # Flower starts Ray anew for each point, and its actors are new then.
-            for part in [points] if peer == "pfl" else [[point] for point in points]:
-                wanted |= {"peer": peer, "points": [(p.model, p.cohort, TURNS * p.slow) for p in part]}
-                for row in peers.measure(peer, PEERS, json.dumps(wanted)):
-                    found[peer, str(row["model"])] = float(row["seconds"] or 0)
-    return found
+def _saved(federation: Federation, path: Path) -> Path:
+    """The federation's records, where peers read them."""
+    x, y = (np.concatenate([getattr(client, name) for client in federation.clients]) for name in ("x", "y"))
+    np.savez(path, x=x, y=y, ends=np.cumsum(federation.sizes))
+    return path
+
+
+def _peer(peer: str, point: Point, rounds: int, data: Path, turn: int = 0) -> list[float]:
+    """A peer's median seconds of so many rounds, started anew; without its environment there are none."""
+    wanted = {"peer": peer, "data": str(data), "batch": BATCH, "rate": RATE}
+    wanted |= {"points": [(point.model, point.cohort, rounds)]}
+    return [float(row["seconds"] or 0) for row in peers.measure(peer, PEERS, json.dumps(wanted))]
 
 
 # --- rounds -----------------------------------------------------------------------------------------------------------
 
 
-def _rounds(point: Point, federation: Federation, beside: dict[tuple[str, str], float], quick: bool) -> Iterator[Row]:
+def _rounds(point: Point, federation: Federation, for_peers: Path, quick: bool) -> Iterator[Row]:
     limits = {threads: limit(point, federation, threads) for threads in (1, 2)}
-    pfl, flower = beside.get(("pfl", point.model)), beside.get(("flower", point.model))
-    found = in_turns(_on_one_thread(point, federation), 1 if quick else TURNS)
-    loop = found["torch loop by hand"]
+    methods = _on_one_thread(point, federation)
+    flower = next(iter(_peer("flower", point, TURNS * point.slow, for_peers)), None)
+    if flower:  # there are peers
+        methods = {"pfl": partial(_peer, "pfl", point, point.slow, for_peers)} | methods
+    found = in_turns(methods, 1 if quick else TURNS)
+    pfl, loop = found.get("pfl"), found["torch loop by hand"]
 
     def row(method: str, seconds: float, threads: int = 1) -> Row:
         return _row(
@@ -139,8 +140,6 @@ def _rounds(point: Point, federation: Federation, beside: dict[tuple[str, str], 
 
     for threads, seconds in limits.items():
         yield row(f"limit, {threads} thread{'s' * (threads > 1)}", seconds, threads)
-    if pfl:
-        yield row("pfl", pfl)
     if flower:
         yield row("flower, 2 actors", flower, 2)
     for method, seconds in found.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -57,9 +58,12 @@ def test_methods_stand_beside_peers_and_the_limit(monkeypatch: pytest.MonkeyPatc
     assert grown[0]["to_first"] == 1.0
 
 
-def test_without_peers_their_columns_are_empty(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_peers_there_is_no_row_of_theirs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(peers, "measure", lambda *_: iter(()))
-    assert engine._peers(resampled(3), [POINT]) == {}
+    federation = resampled(20)
+    rows = list(engine._rounds(POINT, federation, engine._saved(federation, tmp_path / "data.npz"), quick=True))
+    assert {row["method"] for row in rows}.isdisjoint({"pfl", "flower, 2 actors"})
+    assert all(row["to_pfl"] is row["to_flower"] is None for row in rows)
 
 
 def test_operations_of_a_record() -> None:
