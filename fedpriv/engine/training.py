@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 Device: TypeAlias = Literal["auto", "cpu", "cuda"]
 """Where clients are trained; ``"auto"``: on the GPU if torch finds one, else on the processor."""
 
-IN_CACHE = 2**16
+IN_CACHE = 2**17
 """Coordinates that are encoded at a time: what is made on the way stays in a core's cache."""
 
 

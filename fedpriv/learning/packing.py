@@ -172,7 +172,7 @@ def turns(clients: Sequence[Client], rngs: Sequence[np.random.Generator], draw: 
     """
     made = []
     for client, rng in zip(clients, rngs, strict=True):
-        rng.integers(2**63)
+        rng.bit_generator.random_raw()  # what integers(2**63) draws, sooner
         try:
             examples = len(client.y)
             made.append([np.arange(examples) if batch is None else batch for batch in draw(examples, rng)])
