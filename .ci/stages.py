@@ -71,8 +71,8 @@ def notebooks() -> Result:
 
 STAGES: dict[str, tuple[Callable[[], Result], float]] = {
     "static": (static, 1),
-    "unit": (unit, 4),
-    "conformance": (conformance, 3),
+    "unit": (unit, 5),
+    "conformance": (conformance, 2),
     "statistical": (statistical, 2),
     "notebooks": (notebooks, 4),
 }
@@ -108,7 +108,8 @@ def main(names: list[str]) -> int:
 def _pytest(*arguments: str) -> Result:
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
-        command = [sys.executable, "-m", "pytest", "-q", "-n", WORKERS, "--dist", "loadgroup", f"--junitxml={report}"]
+        # By file: what its tests share (a crew, a cluster, a paper's quick table) is made once, and they stay in order.
+        command = [sys.executable, "-m", "pytest", "-q", "-n", WORKERS, "--dist", "loadfile", f"--junitxml={report}"]
         code = _run([*command, *arguments])
         suites = list(ET.parse(report).getroot().iter("testsuite")) if report.exists() else []
     total, bad, skipped = 0, 0, 0

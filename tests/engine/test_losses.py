@@ -36,8 +36,6 @@ from fedpriv.engine.crews import WorkerCrew
 from fedpriv.engine.processes import Processes
 from fedpriv.errors import ConfigurationError, TooFewSurvivors, WorkerLost
 
-pytestmark = pytest.mark.xdist_group("losses")  # one crew, and its tests in their order
-
 ALL = tuple(range(N))
 REPLACED = pytest.mark.filterwarnings("always:A worker lives:RuntimeWarning")
 

@@ -26,8 +26,6 @@ from fedpriv.errors import ConfigurationError, DecryptionFailed, NonFiniteInput,
 from fedpriv.network import Message, Network, Wire
 from fedpriv.threat import SERVER, client
 
-pytestmark = pytest.mark.xdist_group("processes")  # one crew, and its tests in their order
-
 
 @pytest.fixture(scope="module")
 def crew() -> Iterator[WorkerCrew]:

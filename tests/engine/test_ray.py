@@ -43,8 +43,6 @@ from fedpriv.errors import ConfigurationError, MalformedMessage, NonFiniteInput,
 from fedpriv.network import Message, Wire
 from fedpriv.threat import SERVER, client
 
-pytestmark = pytest.mark.xdist_group("ray")  # one cluster, and its tests in their order
-
 ALL = tuple(range(N))
 LOST = r"Ray's process \d+"
 

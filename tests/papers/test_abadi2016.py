@@ -11,8 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-pytestmark = pytest.mark.xdist_group("abadi2016")  # its quick table is made once
-
 PAPER = Path(__file__).resolve().parents[2] / "papers" / "abadi2016"
 EPOCHS = {"0.5": "42", "2": "215", "8": "711"}
 Rows = list[dict[str, str]]

@@ -10,8 +10,6 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.xdist_group("bonawitz2017")  # its quick table is made once
-
 PAPER = Path(__file__).resolve().parents[2] / "papers" / "bonawitz2017"
 Rows = list[dict[str, str]]
 

@@ -13,8 +13,6 @@ from types import ModuleType
 
 import pytest
 
-pytestmark = pytest.mark.xdist_group("kairouz")  # its quick table is made once
-
 PAPER = Path(__file__).resolve().parents[2] / "papers" / "kairouz2021-ddg"
 Rows = list[dict[str, str]]
 SETTING = ("n", "epsilon", "bits", "mechanism", "tails", "dropout", "vectors")

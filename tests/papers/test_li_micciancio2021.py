@@ -10,8 +10,6 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.xdist_group("li_micciancio2021")  # its quick table is made once
-
 PAPER = Path(__file__).resolve().parents[2] / "papers" / "li-micciancio2021"
 Rows = list[dict[str, str]]
 

@@ -12,8 +12,6 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.xdist_group("opacus_mnist")  # its quick table is made once
-
 PAPER = Path(__file__).resolve().parents[2] / "papers" / "opacus-mnist"
 EPSILONS = {
     "eps 1.16": ("1.1597", "0.9220", "0.8336"),

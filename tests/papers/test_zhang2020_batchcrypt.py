@@ -10,8 +10,6 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.xdist_group("zhang2020_batchcrypt")  # its quick table is made once
-
 PAPER = Path(__file__).resolve().parents[2] / "papers" / "zhang2020-batchcrypt"
 Rows = list[dict[str, str]]
 COUNTED = ("lane bits", "values per ciphertext", "bytes")

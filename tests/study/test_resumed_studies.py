@@ -20,7 +20,6 @@ from fedpriv.cli import main
 from fedpriv.errors import CheckpointError, PlanError
 
 Make = Callable[..., fp.Plan]
-pytestmark = pytest.mark.xdist_group("studies")  # they share what they have run
 
 NOISED = fp.CentralGaussian(clip_norm=1.0, noise_multiplier=2.0)
 STUDY = """
