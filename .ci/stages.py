@@ -71,8 +71,8 @@ def notebooks() -> Result:
 
 STAGES: dict[str, tuple[Callable[[], Result], float]] = {
     "static": (static, 1),
-    "unit": (unit, 5),
-    "conformance": (conformance, 2),
+    "unit": (unit, 4),
+    "conformance": (conformance, 3),
     "statistical": (statistical, 2),
     "notebooks": (notebooks, 4),
 }

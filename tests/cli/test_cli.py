@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -188,12 +187,7 @@ class TestDemo:
         if begun:
             assert b"6 clients" in process.stdout.readline()
         time.sleep(0.5)
-        for _ in range(3):
-            process.send_signal(signal.SIGINT)
-            # Python drops an interrupt that meets a finaliser or a callback from C++; whoever sits there asks again.
-            with suppress(subprocess.TimeoutExpired):
-                process.communicate(timeout=20)
-                break
-        process.kill()
-        assert process.returncode not in (None, 0, -signal.SIGKILL)
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
+        assert process.returncode != 0
         assert not list(tmp_path.rglob("*"))
