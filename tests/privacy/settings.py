@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from fedpriv.privacy import FullParticipation, Outcome, Setting
+from fedpriv.privacy import FullParticipation, MatrixFactorization, MinSeparation, Outcome, Setting, TreeMechanism
 from fedpriv.randomness import Noise
 from fedpriv.threat import ThreatModel
 
@@ -26,6 +26,17 @@ def setting(**more: Any) -> Setting:
         "least_honest": 7,
     }
     return Setting(**{**fields, **more})
+
+
+TREE = TreeMechanism(clip_norm=1.0, noise_multiplier=2.0)
+BAND = MatrixFactorization(clip_norm=1.0, noise_multiplier=2.0, bands=3)
+
+
+def turns(rounds: int = 6, **more: Any) -> Any:
+    """A setting in which either may be used."""
+    return setting(
+        **{"rounds": rounds, "sampling": MinSeparation(3), "least_contributors": 3, "least_honest": 3, **more}
+    )
 
 
 def outcome(clients: int = 10, contributors: int | None = None) -> Outcome:
